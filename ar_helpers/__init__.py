@@ -1,0 +1,55 @@
+"""Helpers of the book Pixel by Pixel: autoregressive image generation, built from scratch.
+
+import ar_helpers as ar
+"""
+
+from .data import ContextWindows, Digits, ImageSet, TokenImages, dequantize, load_images, quantize
+from .models import ConditionalMLP, OneHotMLP, PositionalMLP
+from .plots import animate, plot_history, show_images, show_maps
+from .sampling import Samples, complete, generate, prediction_maps, sampling_probabilities
+from .training import (
+    History,
+    TrainConfig,
+    best_device,
+    bits_per_pixel,
+    fit,
+    load_card,
+    load_checkpoint,
+    load_pretrained,
+    model_table,
+    save_checkpoint,
+    train_or_load,
+)
+
+__all__ = [
+    "ConditionalMLP",
+    "ContextWindows",
+    "Digits",
+    "History",
+    "ImageSet",
+    "OneHotMLP",
+    "PositionalMLP",
+    "Samples",
+    "TokenImages",
+    "TrainConfig",
+    "animate",
+    "best_device",
+    "bits_per_pixel",
+    "complete",
+    "dequantize",
+    "fit",
+    "generate",
+    "load_card",
+    "load_checkpoint",
+    "load_images",
+    "load_pretrained",
+    "model_table",
+    "plot_history",
+    "prediction_maps",
+    "quantize",
+    "sampling_probabilities",
+    "save_checkpoint",
+    "show_images",
+    "show_maps",
+    "train_or_load",
+]

@@ -1,0 +1,191 @@
+"""Figures. Every function closes its figure and returns it: end a notebook cell with the call to show it."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+INK, ACCENT = "#0072b2", "#d55e00"  # of the colour-blind-safe palette of Okabe and Ito
+PALETTE = (INK, ACCENT, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def _pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
+    """Images (M, H, W) or rows of pixels (M, N) as grey values from 0 to 1, (M, H, W)."""
+    pixels = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
+    if pixels.ndim == 2:
+        side = math.isqrt(pixels.shape[1])
+        if side * side != pixels.shape[1]:
+            raise ValueError(f"images of shape (M, N) must be square, not of {pixels.shape[1]} pixels")
+        pixels = pixels.reshape(-1, side, side)
+    if pixels.ndim != 3:
+        raise ValueError(f"images must have shape (M, H, W) or (M, N), not {pixels.shape}")
+    if num_levels is not None:
+        return (pixels + 0.5) / num_levels
+    return pixels / 255 if pixels.dtype == np.uint8 else pixels
+
+
+def show_images(
+    images: Tensor,
+    num_levels: int | None = None,
+    columns: int = 10,
+    titles: Sequence[str] | None = None,
+    size: float = 0.8,
+) -> Figure:
+    """A grid of grey images, black 0 to white 1, without smoothing.
+
+    Args:
+        images: (M, H, W), or (M, N) rows of square images: tokens when num_levels is given, else uint8 or floats
+            from 0 to 1.
+        num_levels: the number of levels of tokens, which are drawn at their bins' centres.
+        columns: images in a row.
+        titles: one for each image, drawn above it.
+        size: width of one image in inches.
+
+    Raises:
+        ValueError: the images are of no such shape, or there are not as many titles.
+    """
+    pictures = _pictures(images, num_levels)
+    if titles is not None and len(titles) != len(pictures):
+        raise ValueError(f"titles must be {len(pictures)}, one for each image, not {len(titles)}")
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    height = size * (1.28 if titles is not None else 1.04)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * size * 1.04, rows * height), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    for i, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if i < len(pictures):
+            axis.imshow(pictures[i], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            if titles is not None:
+                axis.set_title(titles[i], fontsize=9, pad=3)
+    plt.close(figure)
+    return figure
+
+
+def show_maps(
+    tokens: Tensor,
+    probabilities: Tensor,
+    entropies: Tensor,
+    num_levels: int,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """For each image a row of three: the image, the probability of each pixel's token, the entropy before it.
+
+    Args:
+        tokens: (M, N), of square images.
+        probabilities: (M, N), shown on a fixed scale from 0 to 1.
+        entropies: (M, N) in bits, shown on a fixed scale from 0 to log2 num_levels.
+        num_levels: the number of levels K.
+        titles: one for each image.
+
+    Raises:
+        ValueError: the images are of no such shape.
+    """
+    kinds = (
+        ("image", _pictures(tokens, num_levels), "gray", 1.0, "grey value"),
+        ("probability of the pixel", _pictures(probabilities, None), "viridis", 1.0, "probability"),
+        ("entropy of the prediction", _pictures(entropies, None), "magma", math.log2(num_levels), "bits"),
+    )
+    rows = len(kinds[0][1])
+    figure, axes = plt.subplots(rows, 3, figsize=(8, 0.25 + 2.2 * rows), squeeze=False, layout="constrained")
+    for column, (title, values, colours, highest, unit) in enumerate(kinds):
+        axes[0, column].set_title(title, fontsize=10)
+        for row in range(rows):
+            axis = axes[row, column]
+            shown = axis.imshow(values[row], cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        figure.colorbar(shown, ax=axes[:, column], label=unit, shrink=0.9)
+    for row, title in enumerate(titles or ()):
+        axes[row, 0].set_ylabel(title, fontsize=10)
+    plt.close(figure)
+    return figure
+
+
+def plot_history(histories, baselines: Mapping[str, float] | None = None) -> Figure:
+    """Training and validation loss in bits per pixel against steps.
+
+    Args:
+        histories: a `History`, or a mapping from names to several.
+        baselines: names and bits per pixel of what to compare with, drawn as horizontal lines.
+    """
+    histories = histories if isinstance(histories, Mapping) else {"": histories}
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for (name, history), colour in zip(histories.items(), PALETTE, strict=False):
+        axis.plot(history.train_steps, history.train_bits, color=colour, alpha=0.6, label=f"{name} training".strip())
+        if history.val_bits:
+            label = f"{name} validation".strip()
+            axis.plot(history.val_steps, history.val_bits, "o-", color=colour, markersize=4, label=label)
+    for (name, bits), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
+        axis.axhline(bits, color="#555555", linestyle=style, linewidth=1, label=f"{name} ({bits:.3f})")
+    axis.set_xlabel("training steps")
+    axis.set_ylabel("bits per pixel")
+    values = [v for h in histories.values() for v in h.train_bits + h.val_bits] + list((baselines or {}).values())
+    lowest = min(values, default=0)
+    axis.set_ylim(0.9 * lowest, min(max(values, default=1), 3 * lowest) * 1.05 if values else 1)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=9)
+    plt.close(figure)
+    return figure
+
+
+def animate(
+    tokens: Tensor,
+    num_levels: int,
+    path: str | Path | None = None,
+    columns: int = 5,
+    frames: int = 49,
+    seconds: float = 4.0,
+    scale: int = 4,
+) -> bytes:
+    """A looping GIF of images being drawn in raster order, with a pause on the finished ones.
+
+    Args:
+        tokens: (M, N) of square images, drawn together as a grid.
+        num_levels: the number of levels K.
+        path: a file to write as well, ending in .gif.
+        columns: images in a row of the grid.
+        frames: how many pictures, from 2 on.
+        seconds: how long the drawing lasts; the pause after it takes two more.
+        scale: screen pixels for one pixel of an image.
+
+    Returns:
+        The bytes of the GIF.
+
+    Raises:
+        ValueError: the images are of no such shape, frames is below 2, or path does not end in .gif.
+    """
+    pictures = np.round(_pictures(tokens, num_levels) * 255).astype(np.uint8)
+    if frames < 2:
+        raise ValueError(f"frames must be at least 2, not {frames}")
+    if path is not None and Path(path).suffix != ".gif":
+        raise ValueError(f"path must end in .gif, not {str(path)!r}")
+    count, side, _ = pictures.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    gap = 1
+    cell = side + gap
+    stages = []
+    for drawn in np.linspace(0, side * side, frames).round().astype(int):
+        canvas = np.full((rows * cell + gap, columns * cell + gap), 96, np.uint8)
+        for i, picture in enumerate(pictures):
+            top, left = (i // columns) * cell + gap, (i % columns) * cell + gap
+            shown = np.where(np.arange(side * side) < drawn, picture.ravel(), 48)
+            canvas[top : top + side, left : left + side] = shown.reshape(side, side)
+        stages.append(Image.fromarray(canvas.repeat(scale, 0).repeat(scale, 1)))
+    times = [max(20, round(seconds * 1000 / (frames - 1)))] * (frames - 1) + [2000]
+    buffer = io.BytesIO()
+    stages[0].save(buffer, "GIF", save_all=True, append_images=stages[1:], duration=times, loop=0, optimize=False)
+    if path is not None:
+        aside = Path(path).with_suffix(".gif.part")
+        aside.write_bytes(buffer.getvalue())
+        aside.replace(path)
+    return buffer.getvalue()
