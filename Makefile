@@ -11,3 +11,26 @@ BIN = .venv/bin
 .venv/test: .venv/book pyproject.toml
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
 	touch $@
+
+book: .venv/book  ## build the site from the stored outputs
+	$(BIN)/jupyter-book build . -W -n --keep-going -q
+	@echo "Open $(CURDIR)/_build/html/index.html"
+
+test: .venv/test  ## everything that CI runs
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	AR_QUICK=1 $(BIN)/pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+
+lab: .venv/test  ## open the notebooks
+	$(BIN)/jupyter lab notebooks
+
+execute: .venv/test  ## run all notebooks, or NOTEBOOK=notebooks/..., and store their outputs
+	$(BIN)/python tools/book.py execute $(NOTEBOOK)
+
+mirror: .venv/test  ## copy the package's classes into the chapters that build them
+	$(BIN)/python tools/book.py mirror
+
+train: .venv/test  ## train the shipped checkpoints anew (minutes; may be interrupted and run again)
+	$(BIN)/python -m ar_helpers train one_hot_mlp --out ar_helpers/checkpoints
+
+clean:
+	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,6 +1,7 @@
 """The command line: python -m ar_helpers train | evaluate | models."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import platform
@@ -24,9 +25,9 @@ def train(arguments: argparse.Namespace) -> None:
         config = dataclasses.replace(config, steps=arguments.steps)
     if arguments.seed is not None:
         config = dataclasses.replace(config, seed=arguments.seed)
+    digits = data.load_images(arguments.data)
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
-    digits = data.load_images(arguments.data)
     torch.manual_seed(config.seed)
     model = model_class().to(arguments.device)
     dataset = data.ContextWindows(
@@ -90,7 +91,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(f"name must be a .safetensors file or one of {names}, not {arguments.name!r}")
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit must be at least 1, not {arguments.limit}")
-    images = getattr(data.load_images(arguments.data), arguments.split)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
+        images = getattr(data.load_images(arguments.data), arguments.split)
     images = data.ImageSet(*(part[: arguments.limit] for part in images))
     bits = training.bits_per_pixel(model.to(arguments.device), images)
     result = {"name": arguments.name, "data": arguments.data, "split": arguments.split, "images": len(images.images)}

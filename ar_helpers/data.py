@@ -1,8 +1,10 @@
 """Images as rows of tokens: loading, quantization, and the two data sets that models learn from."""
 
 import os
+import struct
 import sys
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
@@ -14,6 +16,8 @@ from torch.utils.data import Dataset
 
 TRAIN_SIZE, VAL_SIZE, TEST_SIZE = 50_000, 10_000, 10_000
 IMAGE_SIZE = 28
+# What a download may fail with; torchvision says RuntimeError when a checksum is wrong.
+NO_DOWNLOAD = (URLError, ConnectionError, TimeoutError, HTTPException, RuntimeError)
 
 
 class ImageSet(NamedTuple):
@@ -71,10 +75,11 @@ def load_images(name: str = "mnist", root: str | Path | None = None) -> Digits:
     root = Path(root or os.environ.get("AR_DATA") or user_cache()).expanduser()
     try:
         train, test = _torchvision_images(name, root)
-    except (URLError, RuntimeError) as error:  # torchvision says RuntimeError when a download's checksum is wrong
+    except NO_DOWNLOAD as error:
+        why = " ".join(str(error).split())  # one line
         if name != "mnist":
-            raise OSError(f"{name} could not be downloaded into root={str(root)!r}: {error}") from error
-        print(f"MNIST could not be downloaded ({error}): using the built-in 8 x 8 digits in its place.")
+            raise OSError(f"{name} could not be downloaded into root={str(root)!r}: {why}") from error
+        print(f"MNIST could not be downloaded ({why}): using the built-in 8 x 8 digits in its place.")
         return _built_in_digits()
     head, tail = slice(0, TRAIN_SIZE), slice(TRAIN_SIZE, TRAIN_SIZE + VAL_SIZE)
     return Digits(
@@ -87,20 +92,23 @@ def _torchvision_images(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
 
     data_set = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}[name]
     raw = root / data_set.__name__ / "raw"
-    sizes = {}  # bytes of each file: a header, then one byte a pixel or a label
+    files = {}  # path: the header, and how many bytes follow, one a pixel or a label
     for part, count in (("train", TRAIN_SIZE + VAL_SIZE), ("t10k", TEST_SIZE)):
-        sizes[raw / f"{part}-images-idx3-ubyte"] = 16 + count * IMAGE_SIZE**2
-        sizes[raw / f"{part}-labels-idx1-ubyte"] = 8 + count
-    if not all(path.is_file() for path in sizes):
-        _download(data_set, root)
-    for path, size in sizes.items():
-        if path.stat().st_size != size:
-            raise ValueError(f"{path} has {path.stat().st_size} bytes, not {size}: delete it and load it again")
+        header = struct.pack(">4i", 2051, count, IMAGE_SIZE, IMAGE_SIZE)
+        files[raw / f"{part}-images-idx3-ubyte"] = header, count * IMAGE_SIZE**2
+        files[raw / f"{part}-labels-idx1-ubyte"] = struct.pack(">2i", 2049, count), count
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        _download(data_set, root, missing)
+    for path, (header, size) in files.items():
+        with path.open("rb") as file:
+            if file.read(len(header)) != header or path.stat().st_size != len(header) + size:
+                raise ValueError(f"{path} is damaged or cut short: delete it, and it will be downloaded again")
     train, test = (data_set(root, train=train) for train in (True, False))
     return ImageSet(train.data, train.targets.long()), ImageSet(test.data, test.targets.long())
 
 
-def _download(data_set: type, root: Path) -> None:
+def _download(data_set: type, root: Path, missing: list[Path]) -> None:
     """Download beside the final place, then rename, so that a download cut short leaves nothing behind."""
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -112,7 +120,9 @@ def _download(data_set: type, root: Path) -> None:
     with aside as folder:
         print(f"Downloading {data_set.__name__} into {root} ...", flush=True)
         data_set(folder, download=True)
-        os.replace(Path(folder) / data_set.__name__, root / data_set.__name__)
+        for path in missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(folder) / path.relative_to(root), path)
 
 
 def _built_in_digits() -> Digits:
@@ -189,14 +199,15 @@ def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
 def _check_tokens(tokens: Tensor, num_levels: int | None = None) -> None:
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise TypeError(f"tokens must be integers, not {tokens.dtype}")
-    if tokens.numel() and (tokens.min() < 0 or (num_levels is not None and tokens.max() >= num_levels)):
-        bad = tokens.min() if tokens.min() < 0 else tokens.max()
-        highest = "" if num_levels is None else f" to {num_levels - 1}"
-        raise ValueError(f"tokens must be from 0{highest}, not {bad.item()}")
+    lowest = int(tokens.min()) if tokens.numel() else 0  # as Python ints: a uint8 cannot be compared with 256
+    highest = int(tokens.max()) if tokens.numel() else 0
+    if lowest < 0 or (num_levels is not None and highest >= num_levels):
+        allowed = "0 on" if num_levels is None else f"0 to {num_levels - 1}"
+        raise ValueError(f"tokens must be from {allowed}, not {lowest if lowest < 0 else highest}")
 
 
 def _check_rows(tokens: Tensor, labels: Tensor | None) -> None:
-    if tokens.dim() != 2:
+    if tokens.dim() != 2 or tokens.shape[1] < 1:
         raise ValueError(f"tokens must have shape (M, N), a row an image, not {tuple(tokens.shape)}; flatten(1) them")
     if labels is None:
         return

@@ -5,6 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def extremes(values: Tensor) -> tuple[int, int]:
+    """The lowest and the highest value as Python ints (a uint8 tensor cannot be compared with 256), 0 when empty."""
+    return (int(values.min()), int(values.max())) if values.numel() else (0, 0)
+
+
 def check_tokens(name: str, tokens: Tensor, num_levels: int, min_pixels: int, max_pixels: int) -> None:
     """Raise unless tokens are integers from 0 to num_levels - 1 of shape (B, t), min_pixels <= t <= max_pixels."""
     if not isinstance(tokens, Tensor) or tokens.dtype == torch.bool or tokens.is_floating_point():
@@ -12,9 +17,10 @@ def check_tokens(name: str, tokens: Tensor, num_levels: int, min_pixels: int, ma
     if tokens.dim() != 2 or not min_pixels <= tokens.shape[1] <= max_pixels:
         wanted = f"(B, {max_pixels})" if min_pixels == max_pixels else f"(B, t), t from {min_pixels} to {max_pixels}"
         raise ValueError(f"{name} must have shape {wanted}, not {tuple(tokens.shape)}")
-    if tokens.numel() and (tokens.min() < 0 or tokens.max() >= num_levels):
-        bad = tokens.min() if tokens.min() < 0 else tokens.max()
-        raise ValueError(f"{name} must hold levels from 0 to {num_levels - 1}, not {bad.item()}")
+    lowest, highest = extremes(tokens)
+    if lowest < 0 or highest >= num_levels:
+        bad = lowest if lowest < 0 else highest
+        raise ValueError(f"{name} must hold levels from 0 to {num_levels - 1}, not {bad}")
 
 
 def check_labels(labels: Tensor | None, num_classes: int, batch_size: int) -> None:
@@ -29,9 +35,9 @@ def check_labels(labels: Tensor | None, num_classes: int, batch_size: int) -> No
         raise TypeError(f"labels must be a tensor of integers, not {getattr(labels, 'dtype', type(labels).__name__)}")
     if labels.shape != (batch_size,):
         raise ValueError(f"labels must have shape ({batch_size},), one for each image, not {tuple(labels.shape)}")
-    if labels.numel() and (labels.min() < 0 or labels.max() >= num_classes):
-        bad = labels.min() if labels.min() < 0 else labels.max()
-        raise ValueError(f"labels must be from 0 to {num_classes - 1}, not {bad.item()}")
+    lowest, highest = extremes(labels)
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(f"labels must be from 0 to {num_classes - 1}, not {lowest if lowest < 0 else highest}")
 
 
 class WindowModel(nn.Module):
@@ -45,23 +51,21 @@ class WindowModel(nn.Module):
         num_levels: the number K of grey levels, at least 2.
         image_size: height and width of the images; they have N = image_size ** 2 pixels.
         context_length: the number C of tokens in a window, at least 1.
-        num_classes: how many labels there are, 0 for an unconditional model.
-        other: whatever else rebuilds the model; kept in `config`.
+        other: whatever else rebuilds the model; kept in `config`. With num_classes, at least 1, it is conditional.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
-    def __init__(self, *, num_levels: int, image_size: int, context_length: int, num_classes: int = 0, **other):
+    def __init__(self, num_levels: int, image_size: int, context_length: int, **other):
         super().__init__()
         self.config = {"num_levels": num_levels, "image_size": image_size, "context_length": context_length, **other}
-        if num_classes:
-            self.config["num_classes"] = num_classes
-        for name, lowest in (("num_levels", 2), ("image_size", 1), ("context_length", 1), ("hidden_size", 1)):
+        for name in ("num_levels", "image_size", "context_length", "hidden_size", "num_classes"):
+            lowest = 2 if name == "num_levels" else 1
             if self.config.get(name, lowest) < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, not {self.config[name]}")
-        self.num_levels, self.image_size, self.num_classes = num_levels, image_size, num_classes
-        self.context_length = context_length
+        self.num_levels, self.image_size, self.context_length = num_levels, image_size, context_length
+        self.num_classes = other.get("num_classes", 0)
 
     def image_logits(self, tokens: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (B, N, K) of every pixel of whole images (B, N); those at i depend on tokens before i only.
@@ -112,13 +116,7 @@ class OneHotMLP(WindowModel):
     """Predicts a pixel from the C tokens before it, each a one-hot vector, and from nothing else."""
 
     def __init__(self, num_levels=16, image_size=28, context_length=28, hidden_size=1024, dropout=0.0):
-        super().__init__(
-            num_levels=num_levels,
-            image_size=image_size,
-            context_length=context_length,
-            hidden_size=hidden_size,
-            dropout=dropout,
-        )
+        super().__init__(num_levels, image_size, context_length, hidden_size=hidden_size, dropout=dropout)
         self.layers = mlp(context_length * (num_levels + 1), hidden_size, num_levels, dropout)
 
     def forward(self, context, position=None, label=None):
@@ -132,14 +130,8 @@ class PositionalMLP(WindowModel):
     def __init__(
         self, num_levels=16, image_size=28, context_length=28, hidden_size=1024, dropout=0.0, position_size=32
     ):
-        super().__init__(
-            num_levels=num_levels,
-            image_size=image_size,
-            context_length=context_length,
-            hidden_size=hidden_size,
-            dropout=dropout,
-            position_size=position_size,
-        )
+        sizes = {"hidden_size": hidden_size, "dropout": dropout, "position_size": position_size}
+        super().__init__(num_levels, image_size, context_length, **sizes)
         self.row_embedding = nn.Embedding(image_size, position_size)
         self.col_embedding = nn.Embedding(image_size, position_size)
         self.layers = mlp(context_length * (num_levels + 1) + 2 * position_size, hidden_size, num_levels, dropout)
@@ -166,17 +158,9 @@ class ConditionalMLP(WindowModel):
         position_size=32,
         class_size=16,
     ):
-        super().__init__(
-            num_levels=num_levels,
-            image_size=image_size,
-            context_length=context_length,
-            hidden_size=hidden_size,
-            dropout=dropout,
-            num_classes=num_classes,
-            token_size=token_size,
-            position_size=position_size,
-            class_size=class_size,
-        )
+        sizes = {"token_size": token_size, "position_size": position_size, "class_size": class_size}
+        sizes |= {"hidden_size": hidden_size, "dropout": dropout}
+        super().__init__(num_levels, image_size, context_length, num_classes=num_classes, **sizes)
         self.token_embedding = nn.Embedding(num_levels + 1, token_size)
         self.row_embedding = nn.Embedding(image_size, position_size)
         self.col_embedding = nn.Embedding(image_size, position_size)

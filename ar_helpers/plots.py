@@ -25,9 +25,24 @@ def _pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
         pixels = pixels.reshape(-1, side, side)
     if pixels.ndim != 3:
         raise ValueError(f"images must have shape (M, H, W) or (M, N), not {pixels.shape}")
+    if not len(pixels):
+        raise ValueError("images must hold at least one image, not none")
     if num_levels is not None:
         return (pixels + 0.5) / num_levels
     return pixels / 255 if pixels.dtype == np.uint8 else pixels
+
+
+def _grid(count: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a grid for so many images."""
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, not {columns}")
+    columns = min(columns, count)
+    return math.ceil(count / columns), columns
+
+
+def _check_titles(titles: Sequence[str] | None, count: int) -> None:
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"titles must be {count}, one for each image, not {len(titles)}")
 
 
 def show_images(
@@ -48,13 +63,11 @@ def show_images(
         size: width of one image in inches.
 
     Raises:
-        ValueError: the images are of no such shape, or there are not as many titles.
+        ValueError: the images are of no such shape, there are not as many titles, or columns is below 1.
     """
     pictures = _pictures(images, num_levels)
-    if titles is not None and len(titles) != len(pictures):
-        raise ValueError(f"titles must be {len(pictures)}, one for each image, not {len(titles)}")
-    columns = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
+    _check_titles(titles, len(pictures))
+    rows, columns = _grid(len(pictures), columns)
     height = size * (1.28 if titles is not None else 1.04)
     figure, axes = plt.subplots(
         rows, columns, figsize=(columns * size * 1.04, rows * height), squeeze=False, layout="constrained"
@@ -87,8 +100,12 @@ def show_maps(
         titles: one for each image.
 
     Raises:
-        ValueError: the images are of no such shape.
+        ValueError: the three are not of one such shape, or there are not as many titles.
     """
+    if not tokens.shape == probabilities.shape == entropies.shape:
+        shapes = ", ".join(str(tuple(part.shape)) for part in (tokens, probabilities, entropies))
+        raise ValueError(f"tokens, probabilities and entropies must be of one shape, not {shapes}")
+    _check_titles(titles, len(tokens))
     kinds = (
         ("image", _pictures(tokens, num_levels), "gray", 1.0, "grey value"),
         ("probability of the pixel", _pictures(probabilities, None), "viridis", 1.0, "probability"),
@@ -161,7 +178,7 @@ def animate(
         The bytes of the GIF.
 
     Raises:
-        ValueError: the images are of no such shape, frames is below 2, or path does not end in .gif.
+        ValueError: the images are of no such shape, frames is below 2, columns below 1, or path does not end in .gif.
     """
     pictures = np.round(_pictures(tokens, num_levels) * 255).astype(np.uint8)
     if frames < 2:
@@ -169,8 +186,7 @@ def animate(
     if path is not None and Path(path).suffix != ".gif":
         raise ValueError(f"path must end in .gif, not {str(path)!r}")
     count, side, _ = pictures.shape
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
+    rows, columns = _grid(count, columns)
     gap = 1
     cell = side + gap
     stages = []
@@ -186,6 +202,9 @@ def animate(
     stages[0].save(buffer, "GIF", save_all=True, append_images=stages[1:], duration=times, loop=0, optimize=False)
     if path is not None:
         aside = Path(path).with_suffix(".gif.part")
-        aside.write_bytes(buffer.getvalue())
-        aside.replace(path)
+        try:
+            aside.write_bytes(buffer.getvalue())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     return buffer.getvalue()

@@ -72,14 +72,15 @@ def sampling_probabilities(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], not {top_p}")
     logits = logits.float()
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the largest is 0: no overflow however cold
+    logits = logits - logits.amax(-1, keepdim=True)  # the largest is 0: no overflow however cold
+    logits = logits / max(temperature, 1e-30)  # less would be 0 in float32
     if top_k is None and top_p is None:
         return logits.softmax(-1)
-    ordered, order = logits.sort(-1, descending=True, stable=True)
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     if top_k is not None:
         ordered[..., top_k:] = -math.inf
     probabilities = ordered.softmax(-1)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         before = probabilities.cumsum(-1) - probabilities  # what the likelier tokens have between them
         probabilities = probabilities.masked_fill(before >= top_p, 0.0)
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)

@@ -6,6 +6,7 @@ import os
 import struct
 import sys
 import time
+import warnings
 import zlib
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -216,19 +217,22 @@ def fit(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type != "mps"
     )
     history, start = History(), 0
+    run = None if resume is None else _run(model, config, dataset)
     if resume is not None and Path(resume).exists():
-        start, autocast, history = _load_state(Path(resume), model, optimizer, config)
+        start, autocast, history = _load_state(Path(resume), model, optimizer, run)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=steps + 1, pct_start=config.warmup, cycle_momentum=False
     )
     if start:
         print(f"Going on from step {start} of {steps}, kept in {resume}.")
         scheduler.last_epoch = start - 1
-        scheduler.step()
+        with warnings.catch_warnings(action="ignore"):  # it cannot know that the optimizer has stepped before
+            scheduler.step()
     batches = ShuffledBatches(len(dataset), batch_size, steps, config.seed, start)
     loader = DataLoader(dataset, sampler=batches, batch_size=None, pin_memory=device.type == "cuda")
 
-    note, report = math.ceil(steps / 100), math.ceil(steps / 10)  # steps between notes in the history, and lines
+    note = math.ceil(steps / 100)  # steps between notes in the history
+    report = note * math.ceil(steps / note / 10)  # and between validations, each of which prints a line
     bar = tqdm(loader, initial=start, total=steps, unit="step", disable=None, leave=False)  # shown in a terminal only
     began, before = time.perf_counter(), history.seconds
     loss_sum, noted = torch.zeros((), device=device), start
@@ -247,8 +251,10 @@ def fit(
             optimizer.step()
             scheduler.step()
             loss_sum += loss.detach()
-            if step == start + 20 and steps > 100:
-                rest = (time.perf_counter() - began) / 20 * (steps - step)
+            if step == start + 5:  # the first steps are slow: threads start, memory is fetched
+                settled = time.perf_counter()
+            if step == start + 25 and steps > 100:
+                rest = (time.perf_counter() - settled) / 20 * (steps - step) + (settled - began)
                 dtype = "bfloat16" if autocast else "float32"
                 bar.write(f"{steps - start} steps on {device.type} in {dtype}: about {_duration(rest)}", sys.stdout)
             if step % note and step < steps:
@@ -264,7 +270,7 @@ def fit(
                 bar.write(_line(step, steps, history), sys.stdout)
             if resume is not None:
                 history.seconds = before + time.perf_counter() - began
-                _save_state(Path(resume), model, optimizer, config, step, autocast, history)
+                _save_state(Path(resume), model, optimizer, run, step, autocast, history)
     model.eval()
     return history
 
@@ -304,7 +310,7 @@ def _check_dataset(model: nn.Module, dataset: Dataset) -> None:
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file aside, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.part")  # what a killed run leaves of it, the next one writes over
     try:
         save_file(tensors, aside, metadata)
         os.replace(aside, path)
@@ -323,21 +329,19 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise OSError(f"{path} is damaged or no safetensors file ({error}): delete it, or fetch it again") from error
 
 
-def _save_state(path, model, optimizer, config, step, autocast, history) -> None:
+def _save_state(path, model, optimizer, run, step, autocast, history) -> None:
     tensors = {f"model/{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
-    state = {"step": step, "autocast": autocast, "history": asdict(history), "run": _run(model, config)}
+    state = {"step": step, "autocast": autocast, "history": asdict(history), "run": run}
     _write(path, tensors, {"state": json.dumps(state)})
 
 
-def _load_state(path, model, optimizer, config) -> tuple[int, bool, History]:
+def _load_state(path, model, optimizer, run) -> tuple[int, bool, History]:
     tensors, metadata = _read(path)
     state = json.loads(metadata.get("state", "{}"))
-    if state.get("run") != _run(model, config):
-        raise ValueError(
-            f"resume={str(path)!r} is the state of another run: {state.get('run')}, not {_run(model, config)}"
-        )
+    if state.get("run") != run:
+        raise ValueError(f"resume={str(path)!r} is the state of another run: {state.get('run')}, not {run}")
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     moments = {}
     for key, value in tensors.items():
@@ -348,8 +352,9 @@ def _load_state(path, model, optimizer, config) -> tuple[int, bool, History]:
     return state["step"], state["autocast"], History(**state["history"])
 
 
-def _run(model: nn.Module, config: TrainConfig) -> dict:
-    return {"class": type(model).__name__, "config": model.config, "recipe": asdict(config), "quick": quick_mode()}
+def _run(model: nn.Module, config: TrainConfig, dataset: Dataset) -> dict:
+    made = {"class": type(model).__name__, "config": model.config}
+    return made | {"recipe": recipe(config, dataset), "quick": quick_mode()}
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, card: dict | None = None) -> None:
@@ -370,7 +375,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, card: dict | None = None
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
     _write(path, tensors, {"class": type(model).__name__, "config": json.dumps(model.config)})
     if card is not None:
-        aside = path.with_name(f".{path.stem}.json.{os.getpid()}")
+        aside = path.with_name(f".{path.stem}.json.part")
         try:
             aside.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
             os.replace(aside, path.with_suffix(".json"))
@@ -476,7 +481,7 @@ def train_or_load(
               f"on {card['hardware']}.")  # fmt: skip
         return History(**card["history"])
     print(f"Training {name}: {reason}.")
-    run = json.dumps([_run(model, config), recipe(config, dataset), fingerprint(model)])
+    run = json.dumps([_run(model, config, dataset), fingerprint(model)])
     state = user_cache() / f"{name}-{zlib.crc32(run.encode()):08x}.safetensors"
     history = fit(model, dataset, config, val, resume=state)
     state.unlink(missing_ok=True)

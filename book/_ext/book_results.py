@@ -1,0 +1,178 @@
+"""Tables out of the cards of the shipped models and the files in results/, so that no measured number is typed.
+
+    {model-table}      every card in ar_helpers/checkpoints: parameters, scores, time
+    {training-times}   how long training took, for those that a chapter builds
+    {ladder}           for each of those with a picture book/_static/samples/NAME.png, the picture over its score
+    {recipe-table}     how each of them was trained
+    {result-tables}    every file in results/: {"title": ..., "note": ..., "rows": [{column: value, ...}, ...]}
+
+A field that a card lacks shows as a dash, and no card at all as a sentence.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.util.docutils import SphinxDirective
+
+DASH = "\N{EN DASH}"
+
+
+def load(folder):
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def value(card, *keys):
+    for key in keys:
+        card = card.get(key) if isinstance(card, dict) else None
+    return card
+
+
+def show(number, form="{:,}"):
+    if number is None or number == "":
+        return DASH
+    return form.format(number) if isinstance(number, int | float) and not isinstance(number, bool) else str(number)
+
+
+def seconds(card):
+    return value(card, "history", "seconds") or card.get("training_seconds")
+
+
+def duration(time):
+    if time is None:
+        return DASH
+    return f"{time:.0f} s" if time < 90 else f"{time / 60:.1f} min"
+
+
+class Table(SphinxDirective):
+    """A table whose first column may link to a chapter; subclasses say what stands in it."""
+
+    folder = "ar_helpers/checkpoints"
+    empty = "No trained model is stored in this copy yet."
+
+    def run(self):
+        folder = Path(self.env.srcdir, self.folder)
+        self.env.note_dependency(str(folder))
+        for path in folder.glob("*.json"):
+            self.env.note_dependency(str(path))
+        entries = load(folder) if folder.is_dir() else []
+        return self.build(entries) if entries else [nodes.paragraph("", self.empty)]
+
+    def table(self, heads, rows):
+        group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in heads], cols=len(heads))
+        for kind, lines in ((nodes.thead, [heads]), (nodes.tbody, rows)):
+            part = kind()
+            for line in lines:
+                row = nodes.row()
+                for cell in line:
+                    content = cell if isinstance(cell, nodes.Node) else nodes.Text(str(cell))
+                    numeric = re.match(rf"[{DASH}\d]", str(cell)) and kind is nodes.tbody
+                    row += nodes.entry("", nodes.paragraph("", "", content), classes=["number"] if numeric else [])
+                part += row
+            group += part
+        return nodes.table("", group, classes=["book-table"])
+
+    def model(self, card, key="class"):
+        """The model's class or the name that it is stored by, linked to the chapter that builds it."""
+        name = nodes.literal("", card.get(key, DASH))
+        page = self.chapter(card)
+        if page is None:
+            return name
+        link = pending_xref("", name, refdomain="std", reftype="doc", reftarget=f"/{page}", refexplicit=True)
+        link["refdoc"], link["refwarn"] = self.env.docname, True
+        return link
+
+    def chapter(self, card):
+        """The page of the chapter that builds the model of this card, or None."""
+        pattern = rf"notebooks/\d\d_{re.escape(card.get('name', ''))}"
+        return next((page for page in self.env.found_docs if re.fullmatch(pattern, page)), None)
+
+    def by_chapter(self, cards):
+        pairs = [(self.chapter(card), card) for card in cards]
+        return sorted((pair for pair in pairs if pair[0]), key=lambda pair: pair[0])
+
+
+class ModelTable(Table):
+    def build(self, cards):
+        heads = ["Model", "Parameters", "Levels", "Validation", "Test", "Training", "One image"]
+        rows = [
+            [
+                self.model(card, "name"),
+                show(card.get("parameters")),
+                show(value(card, "levels") or value(card, "config", "num_levels")),
+                show(value(card, "scores", "val_bits_per_pixel"), "{:.3f}"),
+                show(value(card, "scores", "test_bits_per_pixel"), "{:.3f}"),
+                duration(seconds(card)),
+                show(card.get("milliseconds_per_image"), "{:,.0f}\N{NO-BREAK SPACE}ms"),
+            ]
+            for card in sorted(cards, key=lambda card: -(value(card, "scores", "test_bits_per_pixel") or 99))
+        ]
+        return [self.table(heads, rows)]
+
+
+class TrainingTimes(Table):
+    def build(self, cards):
+        rows = [
+            [f"{int(page[10:12])}", self.model(card), duration(seconds(card)), show(card.get("hardware"))]
+            for page, card in self.by_chapter(cards)
+        ]
+        heads = ["Chapter", "Model", "Training", "Hardware"]
+        return [self.table(heads, rows) if rows else nodes.paragraph("", self.empty)]
+
+
+class Ladder(Table):
+    def run(self):
+        return super().run() if Path(self.env.srcdir, "book/_static/samples").is_dir() else []
+
+    def build(self, cards):
+        ladder = nodes.container(classes=["ladder"])
+        for _, card in self.by_chapter(cards):
+            picture = Path(self.env.srcdir, f"book/_static/samples/{card.get('name')}.png")
+            if not picture.exists():
+                continue
+            score = show(value(card, "scores", "test_bits_per_pixel"), "{:.3f}")
+            image = nodes.image("", uri=f"/book/_static/samples/{picture.name}")
+            image["alt"] = f"A grid of digits drawn by {card.get('class')}"
+            caption = nodes.caption("", "", self.model(card), nodes.Text(f": {score} bits per pixel"))
+            ladder += nodes.figure("", image, caption)
+        return [ladder] if ladder.children else []
+
+
+class RecipeTable(Table):
+    def build(self, cards):
+        settings = {"Steps": "steps", "Batch": "batch_size", "Learning rate": "learning_rate", "Warm-up": "warmup"}
+        settings |= {"Weight decay": "weight_decay", "Seed": "seed"}
+        rows = [
+            [nodes.literal("", card.get("name", DASH))]
+            + [show(value(card, "recipe", key), "{:,g}") for key in settings.values()]
+            + [show(card.get("dtype")), show(card.get("hardware"))]
+            for card in cards
+        ]
+        return [self.table(["Model", *settings, "Precision", "Hardware"], rows)]
+
+
+class ResultTables(Table):
+    folder = "results"
+    empty = "No benchmark has been recorded in this copy yet."
+
+    def build(self, results):
+        content = []
+        for result in results:
+            rows = result.get("rows") or [{"Quantity": key, "Value": part} for key, part in result.items()]
+            heads = list(dict.fromkeys(key for row in rows for key in row))
+            content.append(nodes.rubric("", result.get("title", "Measured")))
+            content.append(self.table(heads, [[show(row.get(head), "{:,.4g}") for head in heads] for row in rows]))
+            if result.get("note"):
+                content.append(nodes.paragraph("", result["note"]))
+        return content
+
+
+def setup(app):
+    app.add_directive("model-table", ModelTable)
+    app.add_directive("training-times", TrainingTimes)
+    app.add_directive("ladder", Ladder)
+    app.add_directive("recipe-table", RecipeTable)
+    app.add_directive("result-tables", ResultTables)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

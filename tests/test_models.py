@@ -1,0 +1,225 @@
+"""What every model of the book owes: logits of a pixel that depend on the pixels before it, and on nothing else."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import ar_helpers as ar
+
+MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
+every_model = pytest.mark.parametrize("model_class", MODELS)
+
+
+def build(model_class, num_levels=3, image_size=3, context_length=4, **more):
+    """A tiny model, far from uniform, that is ready for use."""
+    torch.manual_seed(0)
+    if model_class is ar.ConditionalMLP:
+        more = {"num_classes": 4} | more
+    model = model_class(num_levels, image_size, context_length, hidden_size=16, dropout=0.5, **more)
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    return model.eval()
+
+
+def labels_for(model, count):
+    return torch.arange(count) % model.num_classes if model.num_classes else None
+
+
+def random_tokens(model, count=5):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(model.num_levels, (count, model.image_size**2), generator=generator)
+
+
+@pytest.mark.parametrize(("model_class", "count"), list(zip(MODELS, (1_554_448, 1_621_776, 1_609_920), strict=True)))
+def test_parameter_counts_are_those_of_the_book(model_class, count):
+    assert sum(parameter.numel() for parameter in model_class().parameters()) == count
+
+
+@every_model
+def test_no_logits_depend_on_their_own_pixel_or_a_later_one(model_class):
+    model = build(model_class)
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    logits = model.image_logits(tokens, labels)
+    for t in range(9):
+        changed = tokens.clone()
+        changed[:, t:] = (changed[:, t:] + 1) % 3
+        assert torch.equal(model.image_logits(changed, labels)[:, : t + 1], logits[:, : t + 1])
+
+
+@every_model
+def test_all_the_logits_within_the_context_depend_on_a_pixel_and_none_beyond(model_class):
+    model = build(model_class)
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    logits = model.image_logits(tokens, labels)
+    for t in range(9):
+        changed = tokens.clone()
+        changed[:, t] = (changed[:, t] + 1) % 3
+        moved = (model.image_logits(changed, labels) != logits).any(-1).any(0)  # (N,)
+        assert moved.tolist() == [t < i <= t + 4 for i in range(9)]
+
+
+@every_model
+@pytest.mark.parametrize("context_length", [1, 4, 9, 20])
+@pytest.mark.parametrize("num_levels", [2, 3, 256])
+def test_image_logits_equal_stepping_with_next_logits(model_class, context_length, num_levels):
+    model = build(model_class, num_levels, context_length=context_length)
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    whole = model.image_logits(tokens, labels)
+    assert whole.shape == (5, 9, num_levels)
+    for t in range(9):
+        torch.testing.assert_close(model.next_logits(tokens[:, :t], labels), whole[:, t])
+
+
+@every_model
+def test_probabilities_of_all_images_sum_to_one(model_class):
+    model = build(model_class, image_size=2)
+    every = torch.tensor(list(itertools.product(range(3), repeat=4)))  # (81, 4)
+    for label in range(max(model.num_classes, 1)):
+        labels = torch.full((81,), label) if model.num_classes else None
+        log_probabilities = model.image_logits(every, labels).double().log_softmax(-1)
+        of_images = log_probabilities.gather(-1, every.unsqueeze(-1)).sum((1, 2)).exp()
+        assert of_images.max() > 3 / 81  # the model is not close to uniform, for which this would be easy
+        torch.testing.assert_close(of_images.sum().item(), 1.0, rtol=0, atol=1e-6)
+
+
+@every_model
+def test_forward_on_context_windows_gives_image_logits(model_class):
+    model = build(model_class)
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    windows = ar.ContextWindows(tokens, labels, context_length=4, num_levels=3)
+    inputs, _ = windows[torch.arange(len(windows))]
+    torch.testing.assert_close(model(*inputs), model.image_logits(tokens, labels).flatten(0, 1))
+
+
+@every_model
+def test_an_image_does_not_depend_on_the_rest_of_its_batch(model_class):
+    model = build(model_class)
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    whole = model.image_logits(tokens, labels)
+    for i in range(5):
+        alone = model.image_logits(tokens[i : i + 1], None if labels is None else labels[i : i + 1])
+        torch.testing.assert_close(alone[0], whole[i])
+
+
+@every_model
+def test_the_config_rebuilds_the_model(model_class):
+    model = build(model_class)
+    again = model_class(**json.loads(json.dumps(model.config))).eval()
+    again.load_state_dict(model.state_dict())
+    assert again.config == model.config
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    assert torch.equal(again.image_logits(tokens, labels), model.image_logits(tokens, labels))
+
+
+@every_model
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_tokens_and_labels_of_any_integer_type_mean_the_same(model_class, dtype):
+    model = build(model_class, num_levels=256)
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    small = None if labels is None else labels.to(dtype)
+    assert torch.equal(model.image_logits(tokens.to(dtype), small), model.image_logits(tokens, labels))
+    assert torch.equal(model.next_logits(tokens[:, :4].to(dtype), small), model.next_logits(tokens[:, :4], labels))
+
+
+def test_only_the_positional_models_see_where_they_are():
+    for model_class, sees in zip(MODELS, (False, True, True), strict=True):
+        model = build(model_class, context_length=2)
+        logits = model.image_logits(torch.ones(1, 9, dtype=torch.long), labels_for(model, 1))[0, 2:]  # equal windows
+        assert (not torch.allclose(logits[0], logits[1])) == sees
+
+
+def test_labels_matter_to_the_conditional_model():
+    model = build(ar.ConditionalMLP)
+    same_image = random_tokens(model, 1).expand(4, -1)
+    logits = model.image_logits(same_image, torch.arange(4))
+    for a, b in itertools.combinations(range(4), 2):
+        assert not torch.allclose(logits[a], logits[b])
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+def both(model):
+    """The two methods, with a tensor of tokens that suits each."""
+    return (
+        ("tokens", model.image_logits, random_tokens(model)),
+        ("prefix", model.next_logits, random_tokens(model)[:, :4]),
+    )
+
+
+@every_model
+def test_a_token_outside_the_levels_is_named(model_class):
+    model = build(model_class)
+    for name, method, tokens in both(model):
+        for bad in (-1, 3, 255):  # 3 is the start token: no image holds it
+            tokens[1, 2] = bad
+            with pytest.raises(ValueError, match=f"{name} must hold levels from 0 to 2, not {bad}"):
+                method(tokens, labels_for(model, 5))
+
+
+@every_model
+def test_tokens_of_another_type_or_shape_are_named(model_class):
+    model = build(model_class)
+    labels = labels_for(model, 5)
+    for name, method, tokens in both(model):
+        with pytest.raises(TypeError, match=rf"{name} must be a tensor of integers, not torch\.float32"):
+            method(tokens.float(), labels)
+        with pytest.raises(TypeError, match=rf"{name} must be a tensor of integers, not torch\.bool"):
+            method(tokens.bool(), labels)
+        with pytest.raises(TypeError, match=f"{name} must be a tensor of integers, not list"):
+            method(tokens.tolist(), labels)
+        with pytest.raises(ValueError, match=rf"{name} must have shape .*, not \(5, 4, 1\)"):
+            method(tokens[:, :4].unsqueeze(-1), labels)
+    for length in (8, 10):
+        with pytest.raises(ValueError, match=rf"tokens must have shape \(B, 9\), not \(5, {length}\)"):
+            model.image_logits(torch.zeros(5, length, dtype=torch.long), labels)
+    with pytest.raises(ValueError, match=r"prefix must have shape \(B, t\), t from 0 to 8, not \(5, 9\)"):
+        model.next_logits(random_tokens(model), labels)
+
+
+@pytest.mark.parametrize("model_class", [ar.OneHotMLP, ar.PositionalMLP])
+def test_an_unconditional_model_wants_no_label(model_class):
+    model = build(model_class)
+    for _, method, tokens in both(model):
+        with pytest.raises(ValueError, match="labels must be None"):
+            method(tokens, torch.zeros(5, dtype=torch.long))
+
+
+def test_a_conditional_model_wants_one_label_for_each_image():
+    model = build(ar.ConditionalMLP)
+    for _, method, tokens in both(model):
+        with pytest.raises(ValueError, match="labels must be given"):
+            method(tokens)
+        for bad in (-1, 4):
+            with pytest.raises(ValueError, match=f"labels must be from 0 to 3, not {bad}"):
+                method(tokens, torch.tensor([0, 1, bad, 3, 0]))
+        for shape in ((4,), (5, 1), ()):
+            with pytest.raises(ValueError, match=r"labels must have shape \(5,\)"):
+                method(tokens, torch.zeros(shape, dtype=torch.long))
+        for labels in (torch.zeros(5), torch.zeros(5, dtype=torch.bool), [0, 1, 2, 3, 0]):
+            with pytest.raises(TypeError, match="labels must be a tensor of integers"):
+                method(tokens, labels)
+
+
+@every_model
+def test_sizes_outside_their_range_are_named(model_class):
+    for name, bad in (("num_levels", 1), ("image_size", 0), ("context_length", 0), ("hidden_size", 0)):
+        with pytest.raises(ValueError, match=f"{name} must be at least {bad + 1}, not {bad}"):
+            model_class(**{name: bad})
+
+
+def test_a_conditional_model_has_at_least_one_class():
+    with pytest.raises(ValueError, match="num_classes must be at least 1, not 0"):
+        ar.ConditionalMLP(num_classes=0)
+
+
+@every_model
+def test_models_are_float32_linear_layers_and_embeddings_with_telling_names(model_class):
+    model = model_class()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    embeddings = {name for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
+    assert all(any(word in name for word in ("row", "col", "token", "class")) for name in embeddings)
+    assert sum(isinstance(part, nn.Linear) for part in model.modules()) == 3

@@ -1,0 +1,218 @@
+"""What must agree between files: names, versions, numbers, the repository's address."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w-]+")
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def tracked_files():
+    """Files that git knows or would add."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def markdown(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def minimum_versions(requirements):
+    pairs = (re.match(r"([\w-]+)\s*>=\s*([\d.]+)$", line) for line in requirements)
+    return {pair[1]: pair[2] for pair in pairs if pair}
+
+
+# Dependencies
+
+
+def test_conda_environment_and_package_agree():
+    listed = yaml.safe_load(read("environment.yml"))["dependencies"]
+    conda = minimum_versions(line for line in listed if isinstance(line, str))
+    wanted = minimum_versions(PROJECT["dependencies"])
+    tools = minimum_versions(PROJECT["optional-dependencies"]["test"])
+    wanted |= {name: tools[name] for name in ("jupyterlab", "ipykernel")}
+    wanted = {CONDA_NAMES.get(name, name): version for name, version in wanted.items()}
+    assert conda.pop("python") == PROJECT["requires-python"].removeprefix(">=")
+    assert conda == wanted
+    assert {"pip": ["-e ."]} in listed
+
+
+def test_what_builds_the_site_is_pinned_and_has_no_torch():
+    lines = [line for line in read("book/requirements.txt").splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in lines)
+    assert not any(line.startswith("torch") for line in lines)
+
+
+# Numbers
+
+
+def test_file_numbers_are_chapter_numbers():
+    parts = yaml.safe_load(read("_toc.yml"))["parts"]
+    chapters = [chapter["file"] for part in parts for chapter in part["chapters"] if part.get("numbered")]
+    assert chapters == [f"notebooks/{path.stem}" for path in NOTEBOOKS]
+    assert [int(Path(chapter).name[:2]) for chapter in chapters] == list(range(1, len(chapters) + 1))
+    assert not any(
+        chapter["file"].startswith("notebooks/") and not part.get("numbered")
+        for part in parts
+        for chapter in part["chapters"]
+    )
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [
+        ("figure", r"^\*\*Figure (\d+)\.(\d+)\.\*\* \S"),
+        ("table", r"^\*\*Table (\d+)\.(\d+)\.\*\* \S"),
+        ("equation", r"\\tag\{(\d+)\.(\d+)\}"),
+        ("exercise", r"^### Exercise (\d+)\.(\d+)\b"),
+    ],
+)
+def test_numbers_within_a_chapter_are_consecutive(notebook, kind, pattern):
+    found = [(int(chapter), int(number)) for chapter, number in re.findall(pattern, markdown(notebook), re.MULTILINE)]
+    assert found == [(int(notebook.name[:2]), number) for number in range(1, len(found) + 1)]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_exercise_has_a_solution(notebook):
+    headings = re.findall(r"^(### Exercise|#### Solution)", markdown(notebook), re.MULTILINE)
+    assert headings == ["### Exercise", "#### Solution"] * (len(headings) // 2)
+
+
+# The address
+
+
+def addresses(root):
+    """Where the repository's address stands: file and address."""
+    found = [("README.md", re.search(rf"git clone ({ADDRESS.pattern})", (root / "README.md").read_text("utf-8"))[1])]
+    found.append(("CITATION.cff", yaml.safe_load((root / "CITATION.cff").read_text("utf-8"))["repository-code"]))
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        installs = re.findall(rf"git\+({ADDRESS.pattern})", path.read_text("utf-8"))
+        found += [(path.name, address) for address in installs or [None]]
+    return found
+
+
+def test_the_address_is_the_same_everywhere():
+    for name, address in addresses(ROOT):
+        assert address == PROJECT["urls"]["Repository"], name
+
+
+def test_one_command_writes_a_new_address_everywhere(tmp_path):
+    for name in ("README.md", "CITATION.cff", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("notebooks", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    (tmp_path / "ar_helpers" / "checkpoints").mkdir(parents=True)
+    new = "https://github.com/reader/a-fork"
+    subprocess.run([sys.executable, tmp_path / "tools" / "book.py", "address", new], check=True)
+    assert tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"] == new
+    for name, address in addresses(tmp_path):
+        assert address == new, name
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://github.com/reader/a-fork.git", "https://github.com/reader/a-fork"),
+        ("https://github.com/reader/a-fork", "https://github.com/reader/a-fork"),
+        ("git@github.com:reader/a-fork.git", "https://github.com/reader/a-fork"),
+        ("ssh://git@github.com/reader/a.fork", "https://github.com/reader/a.fork"),
+        ("https://github.com/OWNER/pixel-by-pixel", None),
+        ("https://example.org/reader/a-fork", None),
+        ("../another/folder", None),
+        (None, None),
+    ],
+)
+def test_the_site_finds_its_repository(remote, address, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("book_site", ROOT / "book" / "_ext" / "book_site.py")
+    book_site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(book_site)
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    if remote:
+        subprocess.run(["git", "remote", "add", "origin", remote], cwd=tmp_path, check=True)
+    assert book_site.repository_address(tmp_path) == address
+    monkeypatch.setenv("GITHUB_REPOSITORY", "reader/another")
+    assert book_site.repository_address(tmp_path) == "https://github.com/reader/another"
+
+
+# Workflows
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_and_permissions_least(workflow):
+    text = workflow.read_text(encoding="utf-8")
+    uses = re.findall(r"uses: *(.+)", text)
+    assert uses
+    assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", action) for action in uses)
+    content = yaml.safe_load(text)
+    assert content["permissions"] == {"contents": "read"}
+    writes = {key for job in content["jobs"].values() for key in job.get("permissions", {})}
+    assert writes <= {"pages", "id-token"}
+    assert all("timeout-minutes" in job for job in content["jobs"].values())
+
+
+def test_the_link_check_blocks_nothing():
+    links = yaml.safe_load(read(".github/workflows/links.yml"))
+    assert set(links[True]) == {"schedule", "workflow_dispatch"}  # YAML reads the key `on` as true
+    assert all(job["continue-on-error"] for job in links["jobs"].values())
+
+
+# The rest
+
+
+def test_commands_in_the_text_exist():
+    targets = set(re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE))
+    for name in ("README.md", *(f"book/{path.name}" for path in (ROOT / "book").glob("*.md"))):
+        commands = re.findall(r"(?:^|`)make (\w+)", read(name), re.MULTILINE)
+        assert set(commands) <= targets, name
+
+
+def test_files_named_in_the_readme_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", read("README.md")):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+def test_licences_and_citation():
+    assert read("LICENSE").startswith("MIT License")
+    assert "https://creativecommons.org/licenses/by/4.0/" in read("LICENSE-text")
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["version"] == PROJECT["version"]
+    assert set(citation["license"]) == {"MIT", "CC-BY-4.0"}
+
+
+def test_no_file_names_a_machine_or_a_package_index():
+    machine = r"/(?:home|Users|root|work)/[a-z]"
+    index = "|".join(("pypi" + r"\.org", "pythonhosted" + r"\.org", r"conda\.anaconda" + r"\.org", r"pytorch\.org/whl"))
+    for path in tracked_files():
+        if path == Path(__file__).resolve():
+            continue
+        content = path.read_bytes().decode("utf-8", errors="ignore")
+        if path.suffix == ".ipynb":
+            content = re.sub(r'"image/\w+": "[^"]*"', "", content)
+        elif path.suffix in (".png", ".gif", ".safetensors"):
+            continue
+        assert not re.search(machine, content), path
+        assert not re.search(index, content), path

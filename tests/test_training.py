@@ -1,0 +1,686 @@
+"""The training loop, the yardstick and the checkpoints: same bits again, whatever interrupts, and no wrong weights."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import ar_helpers as ar
+from ar_helpers import training
+
+pytestmark = pytest.mark.usefixtures("clean_environment", "full_precision")
+
+MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
+every_model = pytest.mark.parametrize("model_class", MODELS)
+CONFIG = ar.TrainConfig(steps=130, batch_size=32, learning_rate=1e-2)
+
+
+@pytest.fixture
+def full_precision(monkeypatch):
+    """Runs that are to agree must not each try how fast this processor is."""
+    monkeypatch.setattr(training, "bfloat16_is_faster", lambda _: False)
+
+
+def build(model_class=ar.OneHotMLP, seed=0, dropout=0.25, num_levels=4, image_size=4, context_length=4):
+    torch.manual_seed(seed)
+    return model_class(num_levels, image_size, context_length, hidden_size=16, dropout=dropout)
+
+
+def stripes(count=40, seed=0, image_size=4):
+    """Images of noisy columns, bright or dark by their label: something that can be learned."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(10, (count,), generator=generator)
+    columns = (torch.arange(image_size) + labels.unsqueeze(1)) % 2 * 200  # (count, image_size)
+    noise = torch.randint(50, (count, image_size, image_size), generator=generator)
+    return ar.ImageSet((columns.unsqueeze(1) + noise).to(torch.uint8), labels)
+
+
+def windows(model, images=None):
+    images = images or stripes()
+    tokens = ar.quantize(images.images, model.num_levels).flatten(1)
+    labels = images.labels if model.num_classes else None
+    return ar.ContextWindows(tokens, labels, context_length=model.context_length, num_levels=model.num_levels)
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def without_seconds(history):
+    return replace(history, seconds=0.0)
+
+
+def contents(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# --- ShuffledBatches ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(12, 4), (13, 4), (7, 7), (9, 1)])
+def test_each_epoch_is_a_fresh_permutation_less_an_odd_batch(size, batch_size):
+    per_epoch = size // batch_size
+    batches = list(training.ShuffledBatches(size, batch_size, 3 * per_epoch, seed=0))
+    assert all(batch.shape == (batch_size,) for batch in batches)
+    epochs = [torch.cat(batches[e * per_epoch : (e + 1) * per_epoch]).tolist() for e in range(3)]
+    for epoch in epochs:
+        assert len(set(epoch)) == len(epoch) == per_epoch * batch_size
+        assert set(epoch) <= set(range(size))
+    assert all(a != b for a, b in itertools.combinations(epochs, 2))
+
+
+def test_batches_taken_up_anywhere_are_the_same_tail():
+    whole = [batch.tolist() for batch in training.ShuffledBatches(13, 4, 20, seed=3)]
+    assert len(whole) == 20
+    for start in range(21):
+        tail = training.ShuffledBatches(13, 4, 20, seed=3, start=start)
+        assert len(tail) == 20 - start
+        assert [batch.tolist() for batch in tail] == whole[start:]
+
+
+def test_batches_depend_on_the_seed_and_not_on_the_global_random_state():
+    first, other = ([b.tolist() for b in training.ShuffledBatches(50, 5, 10, seed)] for seed in (0, 1))
+    torch.rand(5)
+    assert [b.tolist() for b in training.ShuffledBatches(50, 5, 10, 0)] == first != other
+
+
+def test_a_batch_larger_than_the_data_is_named():
+    with pytest.raises(ValueError, match="batch_size must be at most the 3 examples there are, not 4"):
+        training.ShuffledBatches(3, 4, 1, 0)
+
+
+# --- fit ----------------------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_fit_lowers_the_loss(model_class):
+    model, images = build(model_class, dropout=0.0), stripes()
+    before = ar.bits_per_pixel(model, images)
+    history = ar.fit(model, windows(model, images), CONFIG, val=images)
+    after = ar.bits_per_pixel(model, images)
+    assert after < 0.8 * before
+    assert history.val_bits[-1] == after  # what it validates with is the yardstick
+    assert history.train_bits[-1] < 0.8 * history.train_bits[0]
+    assert not model.training
+
+
+@every_model
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(model_class):
+    runs = []
+    for noise in (1, 2):
+        model = build(model_class)
+        torch.manual_seed(noise)  # the global random state decides nothing
+        history = ar.fit(model, windows(model), CONFIG, val=stripes(5, 1))
+        runs.append((model, without_seconds(history)))
+    assert same_weights(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+def test_another_seed_gives_other_weights():
+    a, b = build(), build()
+    ar.fit(a, windows(a), CONFIG)
+    ar.fit(b, windows(b), replace(CONFIG, seed=1))
+    assert not same_weights(a, b)
+
+
+def test_fit_leaves_the_global_random_state_alone():
+    model = build()
+    before = torch.random.get_rng_state()
+    ar.fit(model, windows(model), CONFIG)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 99, 130, 250])
+def test_the_history_ends_with_the_last_step_and_a_run_prints_about_ten_lines(steps, capsys):
+    model = build()
+    history = ar.fit(model, windows(model), replace(CONFIG, steps=steps), val=stripes(5, 1))
+    assert history.train_steps == sorted(set(history.train_steps))
+    assert history.val_steps == sorted(set(history.val_steps))
+    assert history.train_steps[-1] == history.val_steps[-1] == steps
+    assert len(history.train_steps) == len(history.train_bits) <= 100
+    assert min(steps, 9) <= len(history.val_steps) == len(history.val_bits) <= 10
+    assert len(capsys.readouterr().out.splitlines()) <= 12
+
+
+def test_validation_changes_nothing_and_sees_500_images():
+    a, b = build(), build()
+    ar.fit(a, windows(a), CONFIG)
+    history = ar.fit(b, windows(b), CONFIG, val=stripes(510))
+    assert same_weights(a, b)
+    first = ar.ImageSet(*(part[:500] for part in stripes(510)))
+    assert history.val_bits[-1] == ar.bits_per_pixel(b, first)
+
+
+def test_whole_images_are_learned_from_by_the_same_loop():
+    class Whole(torch.nn.Module):
+        num_levels, image_size, num_classes, config = 4, 4, 0, {}
+
+        def __init__(self):
+            super().__init__()
+            self.inner = build(ar.PositionalMLP)
+
+        def forward(self, tokens, labels=None):
+            return self.inner.image_logits(tokens, labels)
+
+    model = Whole()
+    dataset = ar.TokenImages(ar.quantize(stripes().images, 4).flatten(1))
+    history = ar.fit(model, dataset, ar.TrainConfig(steps=60, batch_size=8, learning_rate=1e-2))
+    assert history.train_bits[-1] < 0.8 * history.train_bits[0]
+
+
+def test_quick_mode_takes_a_few_steps_whatever_the_recipe_says(monkeypatch):
+    monkeypatch.setenv("AR_QUICK", "1")
+    model = build()
+    history = ar.fit(model, windows(model), replace(CONFIG, steps=10**9, batch_size=10**6), val=stripes(40))
+    assert 1 <= history.train_steps[-1] <= 20
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("steps", 0), ("batch_size", 0), ("learning_rate", 0), ("learning_rate", math.inf)),
+        *(
+            ("learning_rate", math.nan),
+            ("weight_decay", -1e-5),
+            ("weight_decay", math.nan),
+            ("warmup", 0),
+            ("warmup", 1),
+        ),
+    ],
+)
+def test_a_recipe_out_of_range_is_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} must .*, not {value}"):
+        ar.TrainConfig(**({"steps": 1} | {name: value}))
+
+
+def test_a_data_set_that_does_not_suit_the_model_is_named():
+    model, conditional = build(), build(ar.ConditionalMLP)
+    tokens = windows(model).tokens
+    labels = stripes().labels
+    bad = [
+        (model, ar.ContextWindows(tokens, context_length=4, num_levels=5), "num_levels=5, but the model has num_leve"),
+        (model, ar.ContextWindows(tokens, context_length=3, num_levels=4), "context_length=3, but the model has cont"),
+        (model, ar.ContextWindows(tokens[:, :9], context_length=4, num_levels=4), "9 pixels, but .* image_size=4"),
+        (model, ar.ContextWindows(tokens[:0], context_length=4, num_levels=4), "must hold at least one image"),
+        (model, ar.TokenImages(tokens + 1), "tokens up to 4, but the model has num_levels=4"),
+        (model, ar.ContextWindows(tokens, labels, context_length=4, num_levels=4), "labels must be None"),
+        (conditional, ar.ContextWindows(tokens, context_length=4, num_levels=4), "labels must be given"),
+        (
+            conditional,
+            ar.ContextWindows(tokens, labels + 1, context_length=4, num_levels=4),
+            "labels must be from 0 to 9",
+        ),
+    ]
+    for model, dataset, message in bad:
+        with pytest.raises(ValueError, match=message):
+            ar.fit(model, dataset, CONFIG)
+
+
+# --- resuming -----------------------------------------------------------------------------------------------------
+
+
+def run(path=None, val=True, config=CONFIG, **changes):
+    """One run from its first weights, or from the state in `path`."""
+    model = build(**changes)
+    history = ar.fit(model, windows(model), config, val=stripes(5, 1) if val else None, resume=path)
+    return model, without_seconds(history)
+
+
+@contextmanager
+def interrupted_at(step):
+    """Within, a run ends with Ctrl-C where it would print the line of this step."""
+
+    def line(now, *_):
+        if now == step:
+            raise KeyboardInterrupt
+        return ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_line", line)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def run_and_die(path, function, count, before):
+    """In a process of its own, run until the count-th call of a function, and be killed with -9 in the midst of it."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return
+    owner, name = {
+        "step": (torch.optim.AdamW, "step"),
+        "write": (training, "save_file"),
+        "rename": (os, "replace"),
+    }[function]
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def deadly(*arguments, **options):
+        now = next(calls) == count
+        if now and before:
+            if function == "write":
+                Path(arguments[1]).write_bytes(b"half a file")
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **options)
+        if now:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    try:
+        setattr(owner, name, deadly)
+        run(path)
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("count", [1, 2, 40])
+@pytest.mark.parametrize("function", ["step", "write", "rename"])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, never_stopped, function, count, before):
+    path = tmp_path / "state.safetensors"
+    run_and_die(path, function, count, before)
+    if path.exists():
+        load_file(path)  # readable
+    model, history = run(path)
+    assert same_weights(model, never_stopped[0])
+    assert history == never_stopped[1]
+    assert contents(tmp_path) == [path.name]
+
+
+@pytest.fixture(scope="module")
+def never_stopped():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "bfloat16_is_faster", lambda _: False)
+        patch.delenv("AR_QUICK", raising=False)
+        return run()
+
+
+def test_a_run_killed_from_outside_resumes_to_the_same_bits(tmp_path, never_stopped):
+    path, code = tmp_path / "run" / "state.safetensors", "import test_training as t, sys; t.run_and_wait(sys.argv[1])"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", code, path], env=environment, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not path.exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() != 0
+    load_file(path)  # readable
+    model, history = run(path)
+    assert same_weights(model, never_stopped[0])
+    assert history == never_stopped[1]
+    assert contents(path.parent) == [path.name]
+
+
+def run_and_wait(path):
+    """What the process above does. It waits at the end, so that it is there to be killed even if it came first."""
+    training.bfloat16_is_faster = lambda _: False
+    torch.set_num_threads(1)
+    run(path)
+    threading.Event().wait()
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, never_stopped):
+    path = tmp_path / "state.safetensors"
+    run(path)
+    before = path.read_bytes()
+    model, history = run(path)
+    assert path.read_bytes() == before
+    assert same_weights(model, never_stopped[0])
+    assert history == never_stopped[1]
+    assert not model.training
+
+
+def test_seconds_go_on_counting(tmp_path):
+    path = tmp_path / "state.safetensors"
+    with interrupted_at(70):
+        run(path)
+    with safe_open(path, "pt") as file:
+        kept = json.loads(file.metadata()["state"])
+    model = build()
+    history = ar.fit(model, windows(model), CONFIG, val=stripes(5, 1), resume=path)
+    assert 0 < kept["step"] < 70
+    assert history.seconds > kept["history"]["seconds"] > 0
+
+
+def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    monkeypatch.setattr(training, "bfloat16_is_faster", lambda _: True)
+    expected = run()
+    assert not same_weights(expected[0], build())
+    with interrupted_at(70):
+        run(path)
+    monkeypatch.setattr(training, "bfloat16_is_faster", lambda _: False)
+    model, history = run(path)
+    assert same_weights(model, expected[0])
+    assert history == expected[1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"config": replace(CONFIG, seed=1)},
+        {"config": replace(CONFIG, steps=131)},
+        {"dropout": 0.5},
+        {"model_class": ar.PositionalMLP},
+    ],
+)
+def test_the_state_of_another_run_is_refused(tmp_path, other):
+    path = tmp_path / "state.safetensors"
+    run(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"resume=.*state\.safetensors' is the state of another run"):
+        run(path, **other)
+    assert path.read_bytes() == before
+
+
+def test_the_state_of_a_run_on_other_data_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    run(path)
+    model = build()
+    with pytest.raises(ValueError, match="is the state of another run"):
+        ar.fit(model, windows(model, stripes(seed=9)), CONFIG, resume=path)
+
+
+def test_a_quick_run_and_a_full_run_do_not_share_a_state(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    run(path)
+    monkeypatch.setenv("AR_QUICK", "1")
+    with pytest.raises(ValueError, match="is the state of another run"):
+        run(path)
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    path = tmp_path / "state.safetensors"
+    run(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(OSError, match=r"state\.safetensors is damaged"):
+        run(path)
+
+
+# --- bits_per_pixel and fingerprint -------------------------------------------------------------------------------
+
+
+@every_model
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_bits_per_pixel_is_the_slow_sum_over_next_logits(model_class, training_mode):
+    model, images = build(model_class), stripes(11)  # more than one batch, and an odd one
+    model.eval()
+    total = 0.0
+    for image, label in zip(images.images, images.labels, strict=True):
+        tokens = (image.int() * 4 // 256).flatten()
+        given = label.unsqueeze(0) if model.num_classes else None
+        for t, token in enumerate(tokens):
+            logits = model.next_logits(tokens[None, :t], given)[0].double()
+            total -= (logits.log_softmax(0)[token] / math.log(2)).item()
+    model.train(training_mode)
+    assert ar.bits_per_pixel(model, images) == pytest.approx(total / (11 * 16), rel=1e-5)
+    assert model.training == training_mode
+
+
+@every_model
+@pytest.mark.parametrize("num_levels", [2, 3, 16, 256])
+def test_a_uniform_guess_scores_log2_of_the_levels(model_class, num_levels):
+    model = build(model_class, num_levels=num_levels)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert ar.bits_per_pixel(model, stripes(9)) == pytest.approx(math.log2(num_levels), rel=1e-6)
+
+
+def test_bits_per_pixel_names_images_that_do_not_suit():
+    model, images = build(), stripes(4)
+    with pytest.raises(ValueError, match="images must hold at least one image"):
+        ar.bits_per_pixel(model, ar.ImageSet(images.images[:0], images.labels[:0]))
+    with pytest.raises(ValueError, match=r"tokens must have shape \(B, 16\), not \(4, 25\)"):
+        ar.bits_per_pixel(model, stripes(4, image_size=5))
+    with pytest.raises(TypeError, match=r"images must be uint8 or floating point, not torch\.int64"):
+        ar.bits_per_pixel(model, ar.ImageSet(images.images.long(), images.labels))
+    with pytest.raises(ValueError, match="labels must be from 0 to 9, not 12"):
+        ar.bits_per_pixel(build(ar.ConditionalMLP), ar.ImageSet(images.images, images.labels * 0 + 12))
+
+
+def edited(model_class):
+    """A class of the same name that computes something slightly else."""
+
+    class Edited(model_class):
+        def forward(self, context, position=None, label=None):
+            return super().forward(context.flip(-1), position, label)
+
+    Edited.__name__ = model_class.__name__
+    return Edited
+
+
+@every_model
+def test_the_fingerprint_is_of_what_the_model_computes(model_class):
+    model = build(model_class)
+    assert training.fingerprint(model) == training.fingerprint(model)
+    copy = edited(model_class)(**model.config)
+    copy.load_state_dict(model.state_dict())
+    assert abs(training.fingerprint(copy) - training.fingerprint(model)) > 1e-3
+    assert abs(training.fingerprint(build(model_class, seed=1)) - training.fingerprint(model)) > 1e-3
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_a_saved_model_comes_back_rounded_to_float16(tmp_path, model_class):
+    path = tmp_path / "new" / "model.safetensors"
+    model = build(model_class)
+    ar.save_checkpoint(path, model)
+    assert contents(tmp_path) == ["new/model.safetensors"]
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
+    for loaded in (ar.load_checkpoint(path), ar.load_checkpoint(str(path), build(model_class, seed=1).train())):
+        assert type(loaded) is model_class
+        assert loaded.config == model.config
+        assert not loaded.training
+        for name, tensor in loaded.state_dict().items():
+            assert tensor.dtype == torch.float32
+            assert torch.equal(tensor, model.state_dict()[name].half().float())
+    again = tmp_path / "again.safetensors"
+    ar.save_checkpoint(again, ar.load_checkpoint(path))
+    assert same_weights(ar.load_checkpoint(again), ar.load_checkpoint(path))  # rounding happens once
+
+
+def test_a_card_is_written_beside_its_weights(tmp_path):
+    ar.save_checkpoint(tmp_path / "model.safetensors", build(), {"name": "model", "é": [1.5]})
+    assert contents(tmp_path) == ["model.json", "model.safetensors"]
+    assert json.loads((tmp_path / "model.json").read_text(encoding="utf-8")) == {"name": "model", "é": [1.5]}
+
+
+def test_every_truncated_checkpoint_is_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    ar.save_checkpoint(path, build())
+    whole = path.read_bytes()
+    for length in (0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(OSError, match=r"model\.safetensors is damaged"):
+            ar.load_checkpoint(path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    for path in (tmp_path / "no.safetensors", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"there is no checkpoint {path}"):
+            ar.load_checkpoint(path)
+
+
+def test_a_checkpoint_of_another_class_or_size_is_named_and_fills_nothing(tmp_path):
+    path = tmp_path / "model.safetensors"
+    ar.save_checkpoint(path, build())
+    for other in (build(ar.PositionalMLP), build(num_levels=5), build(dropout=0.5), build(context_length=5)):
+        before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+        with pytest.raises(ValueError, match=r"model\.safetensors holds a OneHotMLP with .*, but model is a "):
+            ar.load_checkpoint(path, other)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+def test_a_file_without_a_model_of_the_book_is_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="holds no model of this package, but class None"):
+        ar.load_checkpoint(path)
+    save_file({"a": torch.zeros(1)}, path, {"class": "OneHotMLP", "config": json.dumps(build().config)})
+    with pytest.raises(ValueError, match="does not fit the model"):
+        ar.load_checkpoint(path)
+
+
+def test_a_checkpoint_has_its_own_ending(tmp_path):
+    with pytest.raises(ValueError, match=r"path must end in \.safetensors, not 'model\.pt'"):
+        ar.save_checkpoint(tmp_path / "model.pt", build())
+    assert contents(tmp_path) == []
+
+
+def half_and_fail(path):
+    Path(path).write_bytes(b"half")
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize("failing", ["save_file", "replace", "write_text"])
+def test_a_write_that_fails_leaves_the_old_files_and_nothing_half_written(tmp_path, monkeypatch, failing):
+    path = tmp_path / "model.safetensors"
+    ar.save_checkpoint(path, build(), {"old": True})
+    patched = {
+        "save_file": (training, lambda tensors, path, metadata: half_and_fail(path)),
+        "replace": (os, lambda path, target: half_and_fail(path)),
+        "write_text": (Path, lambda path, *_, **__: half_and_fail(path)),
+    }
+    owner, function = patched[failing]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, failing, function)
+        with pytest.raises(OSError, match="disk full"):
+            ar.save_checkpoint(path, build(), {"old": False})
+    assert contents(tmp_path) == ["model.json", "model.safetensors"]
+    assert json.loads((tmp_path / "model.json").read_text()) == {"old": True}
+    ar.load_checkpoint(path, build())
+
+
+def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="file"):
+        ar.save_checkpoint(tmp_path / "file" / "model.safetensors", build())
+
+
+# --- what ships, and train_or_load --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """A folder of shipped checkpoints with one tiny model in it, trained by CONFIG; its card."""
+    folder = tmp_path / "checkpoints"
+    monkeypatch.setattr(training, "CHECKPOINTS", folder)
+    model = build()
+    history = ar.fit(model, windows(model), CONFIG, val=stripes(5, 1))
+    model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
+    card = {
+        "name": "tiny",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "recipe": training.recipe(CONFIG, windows(model)),
+        "fingerprint": training.fingerprint(model),
+        "scores": {"test_bits_per_pixel": 0.4567},
+        "milliseconds_per_image": 12.3,
+        "hardware": "2 CPU cores",
+        "history": asdict(replace(history, seconds=83.0)),
+    }
+    ar.save_checkpoint(folder / "tiny.safetensors", model, card)
+    return json.loads((folder / "tiny.json").read_text())
+
+
+def test_what_ships_can_be_listed_loaded_and_tabulated(shipped):
+    assert training.card_names() == ["tiny"]
+    assert ar.load_card("tiny") == shipped
+    assert training.fingerprint(ar.load_pretrained("tiny")) == pytest.approx(shipped["fingerprint"], abs=1e-6)
+    assert ar.model_table().splitlines()[2:] == [f"| tiny | {shipped['parameters']:,} | 0.457 | 1 min 23 s | 12 ms |"]
+    assert ar.model_table("tiny") == ar.model_table()
+    for use in (ar.load_card, ar.load_pretrained, ar.model_table):
+        with pytest.raises(ValueError, match="name must be one of the shipped checkpoints tiny, not 'huge'"):
+            use("huge")
+
+
+def test_shipped_weights_are_loaded_when_training_would_give_them(shipped, capsys):
+    model = build(seed=5)
+    history = ar.train_or_load("tiny", model, windows(model), CONFIG)
+    assert same_weights(model, ar.load_pretrained("tiny"))
+    assert history == ar.History(**shipped["history"])
+    assert not model.training
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "Loaded the shipped weights of tiny, trained in 1 min 23 s on 2 CPU cores."
+
+
+@pytest.mark.parametrize(
+    ("why", "change"),
+    [
+        ("no weights of this name ship with the package", {"name": "huge"}),
+        ("steps is 70, and the shipped weights had 130", {"config": replace(CONFIG, steps=70)}),
+        ("seed is 4, and the shipped weights had 0", {"config": replace(CONFIG, seed=4)}),
+        ("data is ", {"images": stripes(seed=1)}),
+        ("this class does not compute what", {"model_class": edited(ar.OneHotMLP)}),
+        ("the model's class or size is not", {"dropout": 0.5}),
+        ("the model's class or size is not", {"model_class": ar.PositionalMLP}),
+        ("asked to train it anew", {"retrain": True}),
+        ("asked to train it anew", {"environment": "AR_RETRAIN"}),
+    ],
+)
+@pytest.mark.usefixtures("shipped")
+def test_else_it_trains_says_why_and_gives_what_fit_gives(monkeypatch, capsys, why, change):
+    change = dict(change)
+    name, config = change.pop("name", "tiny"), change.pop("config", CONFIG)
+    images, retrain = change.pop("images", None), change.pop("retrain", False)
+    if "environment" in change:
+        monkeypatch.setenv(change.pop("environment"), "1")
+    model, expected = build(**change), build(**change)
+    history = ar.train_or_load(name, model, windows(model, images), config, stripes(5, 1), retrain=retrain)
+    assert capsys.readouterr().out.startswith(f"Training {name}: {why}")
+    assert without_seconds(history) == without_seconds(
+        ar.fit(expected, windows(expected, images), config, stripes(5, 1))
+    )
+    assert same_weights(model, expected)
+    assert contents(Path(os.environ["XDG_CACHE_HOME"], "ar_helpers")) == []  # no state is left
+
+
+@pytest.mark.usefixtures("shipped")
+def test_quick_mode_always_trains_a_few_steps(monkeypatch):
+    monkeypatch.setenv("AR_QUICK", "1")
+    model = build(seed=5)
+    history = ar.train_or_load("tiny", model, windows(model), CONFIG)
+    assert 1 <= history.train_steps[-1] <= 20
+    assert not same_weights(model, ar.load_pretrained("tiny"))
+    assert not Path(os.environ["XDG_CACHE_HOME"], "ar_helpers").exists()
+
+
+def test_an_interrupted_training_goes_on_where_it_was(capsys, never_stopped):
+    model = build()
+    with interrupted_at(70):
+        ar.train_or_load("new", model, windows(model), CONFIG, stripes(5, 1))
+    cache = Path(os.environ["XDG_CACHE_HOME"], "ar_helpers")
+    assert len(contents(cache)) == 1
+    capsys.readouterr()
+    model = build()
+    history = ar.train_or_load("new", model, windows(model), CONFIG, stripes(5, 1))
+    assert "Going on from step " in capsys.readouterr().out
+    assert same_weights(model, never_stopped[0])
+    assert without_seconds(history) == never_stopped[1]
+    assert contents(cache) == []
+
+
+def test_an_interrupted_training_is_not_taken_up_by_another():
+    model = build()
+    with interrupted_at(70):
+        ar.train_or_load("new", model, windows(model), CONFIG)
+    for change in ({"seed": 1}, {"model_class": edited(ar.OneHotMLP)}):
+        model, expected = build(**change), build(**change)
+        ar.train_or_load("new", model, windows(model), CONFIG)
+        ar.fit(expected, windows(expected), CONFIG)
+        assert same_weights(model, expected)

@@ -1,0 +1,128 @@
+"""Maintain the book's notebooks: execute them, refresh their mirror cells, write the repository's address.
+
+python tools/book.py execute [NOTEBOOK ...]     run from top to bottom on the real data and store the outputs
+python tools/book.py mirror                     copy the package's classes into the cells tagged mirror
+python tools/book.py address URL                write the repository's address wherever it is needed
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+CARDS = ROOT / "ar_helpers" / "checkpoints"
+HOLD_ADDRESS = ["pyproject.toml", "README.md", "CITATION.cff", *(f"notebooks/{path.name}" for path in NOTEBOOKS)]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def write(path: Path, notebook: nbformat.NotebookNode) -> None:
+    """Write aside, then rename."""
+    aside = path.with_suffix(".ipynb.part")
+    nbformat.write(notebook, aside)
+    aside.replace(path)
+
+
+def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def code_hash(notebook: nbformat.NotebookNode) -> str:
+    """What the stored outputs depend on: the code cells, and the cards of the models that they name.
+
+    The repository's address, in the cell that serves Colab, may change without making them stale.
+    """
+    code = [cell.source.replace(repository(), "") for cell in notebook.cells if cell.cell_type == "code"]
+    cards = [card for card in sorted(CARDS.glob("*.json")) if re.search(rf"[\"']{card.stem}[\"']", "\n".join(code))]
+    parts = code + [card.read_text(encoding="utf-8") for card in cards]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def mirror_source(cell: nbformat.NotebookNode) -> str:
+    """The package's source of the class or function that a mirror cell defines."""
+    from ar_helpers import models
+
+    name = re.search(r"^(?:class|def) (\w+)", cell.source, re.MULTILINE).group(1)
+    return inspect.getsource(getattr(models, name)).rstrip()
+
+
+def mirror() -> None:
+    for path in NOTEBOOKS:
+        notebook = read(path)
+        stale = [cell for cell in tagged(notebook, "mirror") if cell.source != mirror_source(cell)]
+        for cell in stale:
+            cell.source = mirror_source(cell)
+        if stale:
+            write(path, notebook)
+            print(f"{path.name}: {len(stale)} cells refreshed; run `make execute NOTEBOOK=notebooks/{path.name}`")
+
+
+def execute(paths: list[Path]) -> None:
+    from nbclient import NotebookClient
+
+    sys.path.insert(0, str(ROOT))
+    import ar_helpers as ar
+
+    os.environ.pop("AR_QUICK", None)
+    if (ar.load_images("mnist").test.images == ar.load_images("digits").test.images).all():
+        sys.exit("MNIST cannot be had here, and outputs of the built-in digits are not stored: set AR_DATA")
+    if os.environ.get("AR_DATA"):
+        os.environ["AR_DATA"] = str(Path(os.environ["AR_DATA"]).resolve())
+    for path in paths:
+        print(f"{path.name} ...", flush=True)
+        notebook = read(path)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        client = NotebookClient(notebook, timeout=3600, kernel_name="python3", record_timing=False,
+                                resources={"metadata": {"path": str(path.parent)}})  # fmt: skip
+        client.execute()
+        notebook.metadata = nbformat.from_dict(
+            {
+                "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                "language_info": {"name": "python"},
+                "code_hash": code_hash(notebook),
+            }
+        )
+        write(path, notebook)
+
+
+def repository() -> str:
+    """The address that pyproject.toml holds."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+
+
+def address(new: str) -> None:
+    if not re.fullmatch(r"https://[\w.-]+(/[\w.-]+)+(?<!/)(?<!\.git)", new):
+        sys.exit(f"URL must look like https://github.com/you/pixel-by-pixel, not {new!r}")
+    old = repository()
+    for name in HOLD_ADDRESS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        if old in text:
+            (ROOT / name).write_text(text.replace(old, new), encoding="utf-8")
+            print(f"{name}: {text.count(old)} x")
+
+
+def main(command: str = "", *arguments: str) -> None:
+    if command == "execute":
+        execute([Path(name).resolve() for name in arguments] or NOTEBOOKS)
+    elif command == "mirror" and not arguments:
+        mirror()
+    elif command == "address" and len(arguments) == 1:
+        address(arguments[0])
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
