@@ -3,7 +3,7 @@
 import ar_helpers as ar
 """
 
-from .data import ContextWindows, Digits, ImageSet, TokenImages, dequantize, load_images, quantize
+from .data import ContextWindows, Digits, ImageSet, ThinnedWindows, TokenImages, dequantize, load_images, quantize
 from .models import ConditionalMLP, OneHotMLP, PositionalMLP
 from .plots import animate, plot_history, show_images, show_maps
 from .sampling import Samples, complete, generate, prediction_maps, sampling_probabilities
@@ -30,6 +30,7 @@ __all__ = [
     "OneHotMLP",
     "PositionalMLP",
     "Samples",
+    "ThinnedWindows",
     "TokenImages",
     "TrainConfig",
     "animate",

@@ -28,11 +28,15 @@ class ImageSet(NamedTuple):
 
 
 class Digits(NamedTuple):
-    """The book's one split: train 50,000, val 10,000 (the last of the training file), test 10,000."""
+    """The book's one split: train 50,000, val 10,000 (the last of the training file), test 10,000.
+
+    `name` says whose images they really are: "digits" where the built-in ones stand in for another set.
+    """
 
     train: ImageSet
     val: ImageSet
     test: ImageSet
+    name: str
 
 
 def quick_mode() -> bool:
@@ -82,9 +86,8 @@ def load_images(name: str = "mnist", root: str | Path | None = None) -> Digits:
         print(f"MNIST could not be downloaded ({why}): using the built-in 8 x 8 digits in its place.")
         return _built_in_digits()
     head, tail = slice(0, TRAIN_SIZE), slice(TRAIN_SIZE, TRAIN_SIZE + VAL_SIZE)
-    return Digits(
-        ImageSet(train.images[head], train.labels[head]), ImageSet(train.images[tail], train.labels[tail]), test
-    )
+    train, val = (ImageSet(train.images[part], train.labels[part]) for part in (head, tail))
+    return Digits(train, val, test, name)
 
 
 def _torchvision_images(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
@@ -118,7 +121,7 @@ def _download(data_set: type, root: Path, missing: list[Path]) -> None:
             f"root={str(root)!r} cannot be written ({error}): name a folder that can, or set AR_DATA"
         ) from error
     with aside as folder:
-        print(f"Downloading {data_set.__name__} into {root} ...", flush=True)
+        print(f"Downloading {data_set.__name__} ...", flush=True)
         data_set(folder, download=True)
         for path in missing:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +147,7 @@ def _built_in_digits() -> Digits:
             chosen = shift == s
             shifted[chosen] = shifted[chosen].roll((s // 5 - 2, s % 5 - 2), (1, 2))
         parts.append(ImageSet(shifted, labels[rows]))
-    return Digits(*parts)
+    return Digits(*parts, name="digits")
 
 
 def check_num_levels(num_levels: int) -> None:
@@ -257,14 +260,55 @@ class ContextWindows(Dataset):
 
     def __getitem__(self, index: int | Tensor) -> tuple:
         index = torch.as_tensor(index)
-        if index.numel() and (index.max() >= len(self) or index.min() < -len(self)):
-            raise IndexError(f"index must be from 0 to {len(self) - 1}, not {index.tolist()}")
-        index = index % len(self)
+        size = self.tokens.numel()
+        if index.numel() and (index.max() >= size or index.min() < -size):
+            raise IndexError(f"index must be from 0 to {size - 1}, not {index.tolist()}")
+        index = index % size
         num_pixels = self.tokens.shape[1]
         image, position = index // num_pixels, index % num_pixels
         window = self.windows[image, position].long()  # (..., C + 1): the context, then the target
         label = None if self.labels is None else self.labels[image]
         return (window[..., :-1], position, label), window[..., -1]
+
+
+class ThinnedWindows(ContextWindows):
+    """Context windows of which the dull ones are shown less often, and count for more when they are.
+
+    Where all is black nearby, the next pixel nearly always is black too, and there is little to learn. Of the windows
+    whose two last tokens (to the left, for a window of one row) and three first ones (above) are black or start tokens,
+    only the share `keep` is kept, chosen at random, and each of those counts 1 / keep times. So a mean of weighted
+    losses over a random batch has the same expectation as a plain mean over all windows: importance sampling.
+
+    Example i is (inputs, target, weight), inputs and target as in `ContextWindows`, weight float32 with mean 1.
+
+    Args:
+        tokens, labels, context_length, num_levels: as for `ContextWindows`.
+        keep: the share of the dull windows that stay, in (0, 1].
+        seed: decides which.
+
+    Raises:
+        TypeError, ValueError: as `ContextWindows`, and when keep is outside its range.
+    """
+
+    def __init__(self, tokens, labels=None, *, context_length, num_levels, keep=0.125, seed=0):
+        super().__init__(tokens, labels, context_length=context_length, num_levels=num_levels)
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep must lie in (0, 1], not {keep}")
+        context = self.windows[..., :-1]
+        dull = torch.ones(self.tokens.shape, dtype=torch.bool)
+        for part in (context[..., -2:], context[..., :3]):
+            dull &= ((part == 0) | (part == num_levels)).all(-1)
+        dull = dull.flatten()
+        chosen = torch.rand(len(dull), generator=torch.Generator().manual_seed(seed)) < keep
+        self.indices = (chosen | ~dull).nonzero().squeeze(1)
+        weights = torch.where(dull[self.indices], 1 / keep, 1.0)
+        self.weights, self.keep = weights / weights.mean(), keep
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int | Tensor) -> tuple:
+        return *super().__getitem__(self.indices[index]), self.weights[index]
 
 
 class TokenImages(Dataset):

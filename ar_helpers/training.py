@@ -47,8 +47,8 @@ class TrainConfig:
     """
 
     steps: int
-    batch_size: int = 1024
-    learning_rate: float = 2e-3
+    batch_size: int = 512
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-5
     warmup: float = 0.05
     seed: int = 0
@@ -191,7 +191,7 @@ def fit(
 
     Args:
         model: any model of the book, called with the data set's inputs.
-        dataset: a `ContextWindows` or a `TokenImages`.
+        dataset: a `ContextWindows`, a `ThinnedWindows` or a `TokenImages`.
         config: the recipe.
         val: images to validate on, ten times a run, the first 500 of them.
         resume: a file for the state of the run. It is written a hundred times on the way (aside, then renamed, so
@@ -214,7 +214,11 @@ def fit(
     val = None if val is None else ImageSet(val.images[:VAL_IMAGES], val.labels[:VAL_IMAGES])
     autocast = bfloat16_is_faster(device.type)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type != "mps"
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),  # a short run forgets its beginnings faster than with the customary 0.999
+        weight_decay=config.weight_decay,
+        fused=device.type != "mps",
     )
     history, start = History(), 0
     run = None if resume is None else _run(model, config, dataset)
@@ -238,14 +242,15 @@ def fit(
     loss_sum, noted = torch.zeros((), device=device), start
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for step, (inputs, target) in enumerate(bar, start + 1):
+        for step, (inputs, target, *weight) in enumerate(bar, start + 1):
             if step == noted + 1:
                 torch.manual_seed(config.seed + step)  # dropout then depends on the step alone, as the batches do
             inputs = [None if x is None else x.to(device, non_blocking=True) for x in inputs]
             target = target.to(device, non_blocking=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 logits = model(*inputs)
-            loss = F.cross_entropy(logits.float().flatten(0, -2), target.flatten())
+            losses = F.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
+            loss = (losses * weight[0].to(device)).mean() if weight else losses.mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -443,11 +448,12 @@ def load_pretrained(name: str) -> nn.Module:
 
 
 def recipe(config: TrainConfig, dataset: Dataset) -> dict:
-    """What a card notes as the recipe: the configuration, and how many images of which checksum were learned from."""
+    """What a card notes as the recipe: the configuration, how many images of which checksum, and how thinned."""
     checksum = 0
     for part in dataset.tokens.split(4096):
         checksum = zlib.crc32(part.to(torch.uint8).numpy().tobytes(), checksum)
-    return asdict(config) | {"data": {"images": len(dataset.tokens), "crc32": checksum}}
+    data = {"images": len(dataset.tokens), "crc32": checksum, "keep": getattr(dataset, "keep", 1.0)}
+    return asdict(config) | {"data": data}
 
 
 def train_or_load(
