@@ -18,7 +18,7 @@ book: .venv/book  ## build the site from the stored outputs
 
 test: .venv/test  ## everything that CI runs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	AR_QUICK=1 $(BIN)/pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+	$(BIN)/pytest -q -n 2 --dist loadfile --durations 8 tests
 
 lab: .venv/test  ## open the notebooks
 	$(BIN)/jupyter lab notebooks

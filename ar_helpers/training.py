@@ -36,10 +36,11 @@ class TrainConfig:
     Args:
         steps: optimizer steps, at least 1.
         batch_size: examples in a step, at least 1.
-        learning_rate: the peak of the one-cycle schedule: a linear climb over the first `warmup` of the steps, then
-            half a cosine down to nearly nothing.
+        learning_rate: the peak of torch's one-cycle schedule: it climbs over the first `warmup` of the steps and
+            falls over the rest to nearly nothing, both along a cosine (Smith and Topin, 2019).
         weight_decay: AdamW's, at least 0 (Loshchilov and Hutter, 2019).
         warmup: share of the steps, between 0 and 1.
+        clip: the norm above which a gradient is scaled down to it, above 0; keeps ReLUs from dying in large first steps.
         seed: decides the order of the data and what dropout drops; the model's first weights are the caller's.
 
     Raises:
@@ -47,18 +48,20 @@ class TrainConfig:
     """
 
     steps: int
-    batch_size: int = 512
-    learning_rate: float = 3e-3
+    batch_size: int = 1024
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-5
-    warmup: float = 0.05
+    warmup: float = 0.25
+    clip: float = 0.5
     seed: int = 0
 
     def __post_init__(self):
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be a finite number above 0, not {self.learning_rate}")
+        for name in ("learning_rate", "clip"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} must be a finite number above 0, not {getattr(self, name)}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must be at least 0, not {self.weight_decay}")
         if not 0 < self.warmup < 1:
@@ -169,6 +172,11 @@ def _bits(model: nn.Module, images: ImageSet, autocast: bool) -> float:
     return total / images.images.numel() / math.log(2)
 
 
+def quick_images(images: ImageSet) -> ImageSet:
+    """The images to score: all of them, but a handful when AR_QUICK=1."""
+    return ImageSet(*(part[:QUICK_IMAGES] for part in images)) if quick_mode() else images
+
+
 def fingerprint(model: nn.Module) -> float:
     """The model's bits per pixel on 16 fixed pseudo-random images: equal for two models only if they compute alike."""
     generator = torch.Generator().manual_seed(0)
@@ -208,10 +216,9 @@ def fit(
     steps, batch_size = config.steps, config.batch_size
     if quick_mode():
         steps, batch_size = min(steps, QUICK_STEPS), min(batch_size, 32)
-        val = None if val is None else ImageSet(val.images[:QUICK_IMAGES], val.labels[:QUICK_IMAGES])
+    val = None if val is None else quick_images(ImageSet(*(part[:VAL_IMAGES] for part in val)))
     _check_dataset(model, dataset)
     device = next(model.parameters()).device
-    val = None if val is None else ImageSet(val.images[:VAL_IMAGES], val.labels[:VAL_IMAGES])
     autocast = bfloat16_is_faster(device.type)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -253,6 +260,7 @@ def fit(
             loss = (losses * weight[0].to(device)).mean() if weight else losses.mean()
             optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
             scheduler.step()
             loss_sum += loss.detach()
@@ -378,7 +386,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, card: dict | None = None
     if path.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, not {path.name!r}")
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
-    _write(path, tensors, {"class": type(model).__name__, "config": json.dumps(model.config)})
+    _write(path, tensors, {"model": json.dumps([type(model).__name__, model.config])})
     if card is not None:
         aside = path.with_name(f".{path.stem}.json.part")
         try:
@@ -405,7 +413,7 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> nn.Modu
     """
     path = Path(path)
     tensors, metadata = _read(path)
-    class_name, config = metadata.get("class"), json.loads(metadata.get("config", "{}"))
+    class_name, config = json.loads(metadata.get("model", "[null, null]"))
     if model is None:
         if class_name not in MODEL_CLASSES:
             raise ValueError(f"{path} holds no model of this package, but class {class_name!r}")

@@ -212,6 +212,58 @@ def test_context_windows_name_what_is_wrong():
         ar.ContextWindows(tokens, torch.zeros(3), **good)
 
 
+# --- Thinned windows ----------------------------------------------------------------------------------------------
+
+
+def thinned(keep=0.25, seed=0):
+    tokens = random_tokens(3, (40, 25)) * (random_tokens(5, (40, 25)) == 0)  # mostly black
+    return ar.ThinnedWindows(tokens, torch.arange(40), context_length=5, num_levels=3, keep=keep, seed=seed)
+
+
+def is_dull(context):
+    return all(token in (0, 3) for token in [*context[:3], *context[-2:]])
+
+
+def test_thinning_drops_dull_windows_only_and_gives_those_that_stay_their_weight():
+    windows = thinned()
+    everything = [ar.ContextWindows.__getitem__(windows, i) for i in range(windows.tokens.numel())]
+    kept = set(windows.indices.tolist())
+    dull = [is_dull(context.tolist()) for (context, _, _), _ in everything]
+    assert all(i in kept for i in range(len(dull)) if not dull[i])
+    assert 0.1 < sum(dull[i] for i in kept) / sum(dull) < 0.4
+    ratio = {is_dull(context.tolist()): weight.item() for ((context, _, _), _, weight) in windows}
+    assert ratio[True] / ratio[False] == pytest.approx(4)
+    assert windows.weights.mean().item() == pytest.approx(1)
+
+
+def test_the_weighted_mean_over_thinned_windows_is_the_mean_over_all_of_them_on_average():
+    windows = thinned(keep=1.0)
+    value = windows[torch.arange(len(windows))][1].float() + 1  # of each window's target, in place of a loss
+    means = []
+    for seed in range(300):
+        some = thinned(seed=seed)
+        means.append((value[some.indices] * some.weights).mean())
+    means = torch.stack(means)
+    assert abs(means.mean() - value.mean()) < 4 * means.std() / len(means) ** 0.5
+
+
+def test_keeping_all_windows_is_no_thinning():
+    windows = thinned(keep=1.0)
+    assert len(windows) == windows.tokens.numel()
+    assert (windows.weights == 1).all()
+
+
+def test_the_seed_decides_which_windows_stay():
+    assert torch.equal(thinned().indices, thinned().indices)
+    assert not torch.equal(thinned().indices, thinned(seed=1).indices)
+
+
+@pytest.mark.parametrize("keep", [0, -1, 1.5, float("nan")])
+def test_a_share_to_keep_outside_its_range_is_named(keep):
+    with pytest.raises(ValueError, match=rf"keep must lie in \(0, 1\], not {keep}"):
+        thinned(keep=keep)
+
+
 # --- TokenImages --------------------------------------------------------------------------------------------------
 
 

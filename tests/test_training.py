@@ -532,7 +532,7 @@ def test_a_file_without_a_model_of_the_book_is_named(tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="holds no model of this package, but class None"):
         ar.load_checkpoint(path)
-    save_file({"a": torch.zeros(1)}, path, {"class": "OneHotMLP", "config": json.dumps(build().config)})
+    save_file({"a": torch.zeros(1)}, path, {"model": json.dumps(["OneHotMLP", build().config])})
     with pytest.raises(ValueError, match="does not fit the model"):
         ar.load_checkpoint(path)
 

@@ -96,13 +96,12 @@ class Table(SphinxDirective):
 
 class ModelTable(Table):
     def build(self, cards):
-        heads = ["Model", "Parameters", "Levels", "Validation", "Test", "Training", "One image"]
+        heads = ["Model", "Parameters", "Levels", "Test", "Training", "One image"]
         rows = [
             [
                 self.model(card, "name"),
                 show(card.get("parameters")),
                 show(value(card, "levels") or value(card, "config", "num_levels")),
-                show(value(card, "scores", "val_bits_per_pixel"), "{:.3f}"),
                 show(value(card, "scores", "test_bits_per_pixel"), "{:.3f}"),
                 duration(seconds(card)),
                 show(card.get("milliseconds_per_image"), "{:,.0f}\N{NO-BREAK SPACE}ms"),
@@ -143,7 +142,7 @@ class Ladder(Table):
 class RecipeTable(Table):
     def build(self, cards):
         settings = {"Steps": "steps", "Batch": "batch_size", "Learning rate": "learning_rate", "Warm-up": "warmup"}
-        settings |= {"Weight decay": "weight_decay", "Seed": "seed"}
+        settings |= {"Clip": "clip", "Weight decay": "weight_decay", "Seed": "seed"}
         rows = [
             [nodes.literal("", card.get("name", DASH))]
             + [show(value(card, "recipe", key), "{:,g}") for key in settings.values()]

@@ -1,0 +1,140 @@
+"""Every chapter runs as a reader would run it, and shows what its code gives."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import book  # noqa: E402
+
+NOTEBOOKS = pytest.mark.parametrize("path", book.NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def texts(cell):
+    """All the text that a cell's outputs hold."""
+    for output in cell.get("outputs", []):
+        yield output.get("text", "")
+        yield from (str(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """A folder with the package as its wheel installs it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = shutil.copytree(ROOT / "ar_helpers", folder / "source" / "ar_helpers").parent
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-text"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--no-input"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, source], check=True)
+    (built,) = folder.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "installed", built], check=True)
+    return folder / "installed"
+
+
+@NOTEBOOKS
+def test_runs_from_an_empty_folder_with_the_wheel_alone(path, wheel, tmp_path):
+    shutil.copy(path, tmp_path)
+    environment = os.environ | {"AR_QUICK": "1", "PYTHONPATH": str(wheel), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("AR_DATA", None)
+    where = "import ar_helpers; print(ar_helpers.__file__)"
+    found = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.stdout.startswith(str(wheel)), found.stderr
+    nbval = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", tmp_path]
+    nbval += ["--nbval-lax", "--nbval-current-env", path.name]
+    run = subprocess.run(nbval, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout
+    assert os.listdir(tmp_path) == [path.name]  # it left nothing behind
+
+
+@NOTEBOOKS
+def test_stored_outputs_are_of_the_code_and_the_cards_that_are_here(path):
+    notebook = book.read(path)
+    assert notebook.metadata.get("code_hash") == book.code_hash(notebook), (
+        f"make execute NOTEBOOK=notebooks/{path.name}"
+    )
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "the cells were not run once, from top to bottom"
+
+
+def test_the_hash_sees_a_changed_cell_and_a_changed_card_but_not_another_address(monkeypatch, tmp_path):
+    notebook = book.read(book.NOTEBOOKS[1])
+    before = book.code_hash(notebook)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(book.repository(), "https://github.com/somebody/else")
+    monkeypatch.setattr(book, "repository", lambda: "https://github.com/somebody/else")
+    assert book.code_hash(notebook) == before
+    cards = shutil.copytree(book.CARDS, tmp_path / "cards")
+    monkeypatch.setattr(book, "CARDS", cards)
+    with (cards / "one_hot_mlp.json").open("a") as card:
+        card.write("\n")
+    assert book.code_hash(notebook) != before
+    shutil.copy(ROOT / "ar_helpers/checkpoints/one_hot_mlp.json", cards)
+    notebook.cells[1].source += "\n"
+    assert book.code_hash(notebook) != before
+
+
+@NOTEBOOKS
+def test_mirror_cells_are_the_package(path):
+    for cell in book.tagged(book.read(path), "mirror"):
+        assert cell.source == book.mirror_source(cell), "make mirror"
+
+
+def test_the_models_of_the_chapters_are_mirrored():
+    mirrored = {
+        cell.source.split("(")[0].split(":")[0]
+        for path in book.NOTEBOOKS
+        for cell in book.tagged(book.read(path), "mirror")
+    }
+    assert {"class OneHotMLP", "def mlp"} <= mirrored
+
+
+@NOTEBOOKS
+def test_stored_outputs_hold_no_paths_warnings_or_bars(path):
+    for cell in book.read(path).cells:
+        for output in cell.get("outputs", []):
+            assert output.get("name") != "stderr", output["text"]
+            assert output.output_type != "error" or "raises-exception" in cell.metadata.get("tags", [])
+        for text in texts(cell):
+            found = re.search(
+                r"Warning|\d+%\||it/s|(?:/[\w.-]+){2,}/[\w.-]+\.(?:py|so)|/(?:home|root|tmp|work|Users)/", text
+            )
+            assert found is None, found
+
+
+@NOTEBOOKS
+def test_stored_outputs_are_of_real_mnist(path):
+    assert not any("built-in 8 x 8 digits" in text for cell in book.read(path).cells for text in texts(cell))
+
+
+@NOTEBOOKS
+def test_cells_are_short_and_pictures_described(path):
+    for cell in book.read(path).cells:
+        if cell.cell_type == "code":
+            tags = cell.metadata.get("tags", [])
+            longest = 40 if "mirror" in tags else 25
+            assert "hide-cell" in tags or len(cell.source.splitlines()) <= longest, cell.source
+            if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+                assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt"), cell.source
+
+
+@NOTEBOOKS
+def test_a_chapter_has_the_book_s_anatomy(path):
+    source = "\n".join(cell.source for cell in book.read(path).cells if cell.cell_type == "markdown")
+    for part in ("**You will**", "## What is still wrong", "## Summary", "## Exercises", "## Further reading"):
+        assert part in source, part
+    exercises = re.findall(r"^### Exercise", source, re.MULTILINE)
+    assert 3 <= len(exercises) <= 5
+    assert len(exercises) == len(re.findall(r"^#### Solution", source, re.MULTILINE))
+    assert path.stat().st_size <= 1_500_000
+
+
+def test_the_shipped_weights_are_what_the_chapter_trains():
+    stored = [text for cell in book.read(book.NOTEBOOKS[1]).cells for text in texts(cell)]
+    assert any("Loaded the shipped weights of one_hot_mlp" in text for text in stored)
