@@ -31,6 +31,7 @@ mirror: .venv/test  ## copy the package's classes into the chapters that build t
 
 train: .venv/test  ## train the shipped checkpoints anew (minutes; may be interrupted and run again)
 	$(BIN)/python -m ar_helpers train one_hot_mlp --out ar_helpers/checkpoints
+	$(BIN)/python tools/book.py samples
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache

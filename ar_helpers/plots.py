@@ -112,7 +112,7 @@ def show_maps(
         ("entropy of the prediction", _pictures(entropies, None), "magma", math.log2(num_levels), "bits"),
     )
     rows = len(kinds[0][1])
-    figure, axes = plt.subplots(rows, 3, figsize=(8, 0.25 + 2.2 * rows), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows, 3, figsize=(8, 0.4 + 2.1 * rows), squeeze=False, layout="compressed")
     for column, (title, values, colours, highest, unit) in enumerate(kinds):
         axes[0, column].set_title(title, fontsize=10)
         for row in range(rows):
@@ -145,9 +145,8 @@ def plot_history(histories, baselines: Mapping[str, float] | None = None) -> Fig
         axis.axhline(bits, color="#555555", linestyle=style, linewidth=1, label=f"{name} ({bits:.3f})")
     axis.set_xlabel("training steps")
     axis.set_ylabel("bits per pixel")
-    values = [v for h in histories.values() for v in h.train_bits + h.val_bits] + list((baselines or {}).values())
-    lowest = min(values, default=0)
-    axis.set_ylim(0.9 * lowest, min(max(values, default=1), 3 * lowest) * 1.05 if values else 1)
+    lowest = min((bits for history in histories.values() for bits in history.train_bits + history.val_bits), default=1)
+    axis.set_ylim(0.95 * lowest, 1.05 * max((baselines or {}).values(), default=2 * lowest))  # the start may stick out
     axis.grid(alpha=0.25)
     axis.legend(fontsize=9)
     plt.close(figure)

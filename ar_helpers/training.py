@@ -40,7 +40,7 @@ class TrainConfig:
             falls over the rest to nearly nothing, both along a cosine (Smith and Topin, 2019).
         weight_decay: AdamW's, at least 0 (Loshchilov and Hutter, 2019).
         warmup: share of the steps, between 0 and 1.
-        clip: the norm above which a gradient is scaled down to it, above 0; keeps ReLUs from dying in large first steps.
+        clip: the norm above which a gradient is scaled down, above 0: a wild step can kill a ReLU for good.
         seed: decides the order of the data and what dropout drops; the model's first weights are the caller's.
 
     Raises:
@@ -267,7 +267,7 @@ def fit(
             if step == start + 5:  # the first steps are slow: threads start, memory is fetched
                 settled = time.perf_counter()
             if step == start + 25 and steps > 100:
-                rest = (time.perf_counter() - settled) / 20 * (steps - step) + (settled - began)
+                rest = (time.perf_counter() - settled) / 20 * (steps - step) + _validation_seconds(model, val, autocast)
                 dtype = "bfloat16" if autocast else "float32"
                 bar.write(f"{steps - start} steps on {device.type} in {dtype}: about {_duration(rest)}", sys.stdout)
             if step % note and step < steps:
@@ -286,6 +286,16 @@ def fit(
                 _save_state(Path(resume), model, optimizer, run, step, autocast, history)
     model.eval()
     return history
+
+
+def _validation_seconds(model: nn.Module, val: ImageSet | None, autocast: bool) -> float:
+    """About how long the ten validations of a run will take."""
+    if val is None:
+        return 0.0
+    few = ImageSet(*(part[:16] for part in val))
+    began = time.perf_counter()
+    _bits(model, few, autocast)
+    return 10 * (time.perf_counter() - began) * len(val.images) / len(few.images)
 
 
 def _line(step: int, steps: int, history: History) -> str:

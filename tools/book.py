@@ -2,6 +2,7 @@
 
 python tools/book.py execute [NOTEBOOK ...]     run from top to bottom on the real data and store the outputs
 python tools/book.py mirror                     copy the package's classes into the cells tagged mirror
+python tools/book.py samples                    draw the landing page's pictures with the shipped models
 python tools/book.py address URL                write the repository's address wherever it is needed
 """
 
@@ -97,6 +98,18 @@ def execute(paths: list[Path]) -> None:
         write(path, notebook)
 
 
+def samples() -> None:
+    import ar_helpers as ar
+
+    folder = ROOT / "book" / "_static" / "samples"
+    folder.mkdir(exist_ok=True)
+    for name in sorted(path.stem for path in CARDS.glob("*.json")):
+        model = ar.load_pretrained(name)
+        labels = list(range(10)) * 2 if model.num_classes else None
+        drawn = ar.generate(model, labels, count=20, seed=0).tokens
+        ar.show_images(drawn, model.num_levels).savefig(folder / f"{name}.png", dpi=96, transparent=True)
+
+
 def repository() -> str:
     """The address that pyproject.toml holds."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
@@ -118,6 +131,8 @@ def main(command: str = "", *arguments: str) -> None:
         execute([Path(name).resolve() for name in arguments] or NOTEBOOKS)
     elif command == "mirror" and not arguments:
         mirror()
+    elif command == "samples" and not arguments:
+        samples()
     elif command == "address" and len(arguments) == 1:
         address(arguments[0])
     else:
