@@ -4,6 +4,7 @@ import os
 import struct
 import sys
 import tempfile
+from collections import namedtuple
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -27,16 +28,13 @@ class ImageSet(NamedTuple):
     labels: Tensor
 
 
-class Digits(NamedTuple):
-    """The book's one split: train 50,000, val 10,000 (the last of the training file), test 10,000.
+class Digits(namedtuple("Digits", ["train", "val", "test"])):
+    """The book's one split, three `ImageSet`: train 50,000, val 10,000 (the last of the training file), test 10,000.
 
     `name` says whose images they really are: "digits" where the built-in ones stand in for another set.
     """
 
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
-    name: str
+    name: str = "digits"
 
 
 def quick_mode() -> bool:
@@ -87,7 +85,9 @@ def load_images(name: str = "mnist", root: str | Path | None = None) -> Digits:
         return _built_in_digits()
     head, tail = slice(0, TRAIN_SIZE), slice(TRAIN_SIZE, TRAIN_SIZE + VAL_SIZE)
     train, val = (ImageSet(train.images[part], train.labels[part]) for part in (head, tail))
-    return Digits(train, val, test, name)
+    digits = Digits(train, val, test)
+    digits.name = name
+    return digits
 
 
 def _torchvision_images(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
@@ -147,7 +147,7 @@ def _built_in_digits() -> Digits:
             chosen = shift == s
             shifted[chosen] = shifted[chosen].roll((s // 5 - 2, s % 5 - 2), (1, 2))
         parts.append(ImageSet(shifted, labels[rows]))
-    return Digits(*parts, name="digits")
+    return Digits(*parts)
 
 
 def check_num_levels(num_levels: int) -> None:

@@ -94,7 +94,7 @@ def test_evaluate_scores_a_checkpoint_by_name_or_by_file(command):
         assert result.pop("bits_per_pixel") == pytest.approx(expected, rel=1e-6)
         assert result == {"name": str(name), "data": "digits", "split": "val", "images": 20}
         code, out, _ = command("evaluate", name, *chosen)
-        assert (code, out) == (0, f"{expected:.4f} bits per pixel on 20 images\n")
+        assert (code, out) == (0, f"{expected:.4f} bits per pixel on 20 val images of digits\n")
 
 
 @pytest.mark.usefixtures("shipped", "quick")
@@ -102,6 +102,7 @@ def test_evaluate_prints_nothing_but_json_even_on_stand_in_data(command):
     code, out, err = command("evaluate", "tiny", "--limit", 5, "--json")
     assert code == 0
     assert json.loads(out)["images"] == 5
+    assert json.loads(out)["data"] == "digits"
     assert "using the built-in 8 x 8 digits" in err
 
 
@@ -150,7 +151,7 @@ def test_train_leaves_weights_and_card_and_nothing_else(command, tmp_path):
     assert card["history"]["train_steps"]
     assert (
         out.splitlines()[-1]
-        == f"one_hot_mlp: {card['scores']['test_bits_per_pixel']:.4f} bits per pixel on the test images"
+        == f"one_hot_mlp: {card['scores']['test_bits_per_pixel']:.4f} bits per pixel on 8 test images"
     )
 
 

@@ -40,7 +40,7 @@ def wheel(tmp_path_factory):
 @NOTEBOOKS
 def test_runs_from_an_empty_folder_with_the_wheel_alone(path, wheel, tmp_path):
     shutil.copy(path, tmp_path)
-    environment = os.environ | {"AR_QUICK": "1", "PYTHONPATH": str(wheel), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = os.environ | {"AR_QUICK": "1", "PYTHONPATH": str(wheel), "XDG_CACHE_HOME": str(wheel / "cache")}
     environment.pop("AR_DATA", None)
     where = "import ar_helpers; print(ar_helpers.__file__)"
     found = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True)
