@@ -99,7 +99,7 @@ class WindowModel(nn.Module):
         return self(padded[:, -self.context_length :], position, None if labels is None else labels.long())
 
 
-def mlp(input_size: int, hidden_size: int, output_size: int, dropout: float) -> nn.Sequential:
+def mlp(input_size, hidden_size, output_size, dropout):
     """A perceptron with two hidden layers of ReLU units, each followed by dropout."""
     return nn.Sequential(
         nn.Linear(input_size, hidden_size),
@@ -113,14 +113,14 @@ def mlp(input_size: int, hidden_size: int, output_size: int, dropout: float) -> 
 
 
 class OneHotMLP(WindowModel):
-    """Predicts a pixel from the C tokens before it, each a one-hot vector, and from nothing else."""
+    """Predicts a pixel from the C tokens before it, as one-hot vectors."""
 
     def __init__(self, num_levels=16, image_size=28, context_length=28, hidden_size=1024, dropout=0.0):
         super().__init__(num_levels, image_size, context_length, hidden_size=hidden_size, dropout=dropout)
         self.layers = mlp(context_length * (num_levels + 1), hidden_size, num_levels, dropout)
 
     def forward(self, context, position=None, label=None):
-        one_hot = F.one_hot(context, self.num_levels + 1)  # (..., C, K + 1): the start token is one more value
+        one_hot = F.one_hot(context, self.num_levels + 1)  # (..., C, K + 1)
         return self.layers(one_hot.flatten(-2).float())  # (..., K)
 
 
