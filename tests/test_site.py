@@ -164,6 +164,9 @@ def test_every_page_in_a_browser(site, browser):
         page = open_page(context, path, problems)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
+            lefts = "[...document.querySelectorAll('mjx-container')].map(box => box.getBoundingClientRect().left)"
+            if any(left < 0 for left in page.evaluate(lefts)):
+                problems.append(f"{path.name}: an equation is cut off at a width of {width}")
             if page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1"):
                 problems.append(f"{path.name} scrolls sideways at a width of {width}")
         source = path.read_text(encoding="utf-8")

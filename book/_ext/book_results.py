@@ -1,10 +1,9 @@
-"""Tables out of the cards of the shipped models and the files in results/, so that no measured number is typed.
+"""Tables out of the cards of the shipped models, so that no measured number is typed.
 
     {model-table}      every card in ar_helpers/checkpoints: parameters, scores, time
     {training-times}   how long training took, for those that a chapter builds
     {ladder}           for each of those with a picture book/_static/samples/NAME.png, the picture over its score
     {recipe-table}     how each of them was trained
-    {result-tables}    every file in results/: {"title": ..., "note": ..., "rows": [{column: value, ...}, ...]}
 
 A field that a card lacks shows as a dash, and no card at all as a sentence.
 """
@@ -49,11 +48,10 @@ def duration(time):
 class Table(SphinxDirective):
     """A table whose first column may link to a chapter; subclasses say what stands in it."""
 
-    folder = "ar_helpers/checkpoints"
     empty = "No trained model is stored in this copy yet."
 
     def run(self):
-        folder = Path(self.env.srcdir, self.folder)
+        folder = Path(self.env.srcdir, "ar_helpers/checkpoints")
         self.env.note_dependency(str(folder))
         for path in folder.glob("*.json"):
             self.env.note_dependency(str(path))
@@ -134,7 +132,7 @@ class Ladder(Table):
             score = show(value(card, "scores", "test_bits_per_pixel"), "{:.3f}")
             image = nodes.image("", uri=f"/book/_static/samples/{picture.name}")
             image["alt"] = f"A grid of digits drawn by {card.get('class')}"
-            caption = nodes.caption("", "", self.model(card), nodes.Text(f": {score} bits per pixel"))
+            caption = nodes.caption("", "", self.model(card, "name"), nodes.Text(f": {score} bits per pixel"))
             ladder += nodes.figure("", image, caption)
         return [ladder] if ladder.children else []
 
@@ -149,23 +147,7 @@ class RecipeTable(Table):
             + [show(card.get("dtype")), show(card.get("hardware"))]
             for card in cards
         ]
-        return [self.table(["Model", *settings, "Precision", "Hardware"], rows)]
-
-
-class ResultTables(Table):
-    folder = "results"
-    empty = "No benchmark has been recorded in this copy yet."
-
-    def build(self, results):
-        content = []
-        for result in results:
-            rows = result.get("rows") or [{"Quantity": key, "Value": part} for key, part in result.items()]
-            heads = list(dict.fromkeys(key for row in rows for key in row))
-            content.append(nodes.rubric("", result.get("title", "Measured")))
-            content.append(self.table(heads, [[show(row.get(head), "{:,.4g}") for head in heads] for row in rows]))
-            if result.get("note"):
-                content.append(nodes.paragraph("", result["note"]))
-        return content
+        return [self.table(["Model", *settings, "Trained in", "Hardware"], rows)]
 
 
 def setup(app):
@@ -173,5 +155,4 @@ def setup(app):
     app.add_directive("training-times", TrainingTimes)
     app.add_directive("ladder", Ladder)
     app.add_directive("recipe-table", RecipeTable)
-    app.add_directive("result-tables", ResultTables)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
