@@ -1,4 +1,4 @@
-"""Images as rows of tokens: loading, quantization, and the two data sets that models learn from."""
+"""Images as rows of tokens: loading, quantization, and the data sets that models learn from."""
 
 import os
 import struct

@@ -205,7 +205,7 @@ def test_licences_and_citation():
 
 def test_no_file_names_a_machine_or_a_package_index():
     machine = r"/(?:home|Users|root|work)/[a-z]"
-    index = "|".join(("pypi" + r"\.org", "pythonhosted" + r"\.org", r"conda\.anaconda" + r"\.org", r"pytorch\.org/whl"))
+    index = "|".join(("pypi" + r"\.org", "python" + r"hosted\.org", r"conda\.anaconda" + r"\.org", r"pytorch\.org/whl"))
     for path in tracked_files():
         if path == Path(__file__).resolve():
             continue

@@ -67,6 +67,33 @@ def contents(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+# --- Weighted examples --------------------------------------------------------------------------------------------
+
+
+def thinned(model, keep):
+    plain = windows(model)
+    return ar.ThinnedWindows(plain.tokens, context_length=4, num_levels=4, keep=keep)
+
+
+def test_windows_that_all_stay_train_the_same_model_as_plain_ones():
+    first, second = build(), build()
+    ar.fit(first, windows(first), CONFIG)
+    ar.fit(second, thinned(second, keep=1.0), CONFIG)
+    assert same_weights(first, second)
+
+
+def test_an_example_counts_by_its_weight():
+    model = build(dropout=0.0)
+    dataset = thinned(model, keep=0.3)
+    assert len(dataset.weights.unique()) == 2
+    ((context, position, label), target), weight = dataset[torch.arange(len(dataset))][:2], dataset.weights
+    with torch.no_grad():
+        losses = torch.nn.functional.cross_entropy(model(context, position, label), target, reduction="none")
+    history = ar.fit(model, dataset, ar.TrainConfig(steps=1, batch_size=len(dataset)))
+    assert history.train_bits[0] == pytest.approx((losses * weight).mean().item() / math.log(2), rel=1e-5)
+    assert history.train_bits[0] != pytest.approx(losses.mean().item() / math.log(2), rel=1e-4)
+
+
 # --- ShuffledBatches ----------------------------------------------------------------------------------------------
 
 
@@ -191,14 +218,17 @@ def test_quick_mode_takes_a_few_steps_whatever_the_recipe_says(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("steps", 0), ("batch_size", 0), ("learning_rate", 0), ("learning_rate", math.inf)),
-        *(
-            ("learning_rate", math.nan),
-            ("weight_decay", -1e-5),
-            ("weight_decay", math.nan),
-            ("warmup", 0),
-            ("warmup", 1),
-        ),
+        ("steps", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0),
+        ("learning_rate", math.inf),
+        ("learning_rate", math.nan),
+        ("weight_decay", -1e-5),
+        ("weight_decay", math.nan),
+        ("warmup", 0),
+        ("warmup", 1),
+        ("clip", 0),
+        ("clip", math.nan),
     ],
 )
 def test_a_recipe_out_of_range_is_named(name, value):
