@@ -36,7 +36,7 @@ def show(number, form="{:,}"):
 
 
 def seconds(card):
-    return value(card, "history", "seconds") or card.get("training_seconds")
+    return value(card, "history", "seconds")
 
 
 def duration(time):
@@ -99,7 +99,7 @@ class ModelTable(Table):
             [
                 self.model(card, "name"),
                 show(card.get("parameters")),
-                show(value(card, "levels") or value(card, "config", "num_levels")),
+                show(value(card, "config", "num_levels")),
                 show(value(card, "scores", "test_bits_per_pixel"), "{:.3f}"),
                 duration(seconds(card)),
                 show(card.get("milliseconds_per_image"), "{:,.0f}\N{NO-BREAK SPACE}ms"),
@@ -144,10 +144,10 @@ class RecipeTable(Table):
         rows = [
             [nodes.literal("", card.get("name", DASH))]
             + [show(value(card, "recipe", key), "{:,g}") for key in settings.values()]
-            + [show(card.get("dtype")), show(card.get("hardware"))]
+            + [show(value(card, "recipe", "data", "keep"), "{:g}"), show(card.get("dtype")), show(card.get("hardware"))]
             for card in cards
         ]
-        return [self.table(["Model", *settings, "Trained in", "Hardware"], rows)]
+        return [self.table(["Model", *settings, "Dull windows kept", "Trained in", "Hardware"], rows)]
 
 
 def setup(app):
