@@ -140,14 +140,14 @@ class Ladder(Table):
 class RecipeTable(Table):
     def build(self, cards):
         settings = {"Steps": "steps", "Batch": "batch_size", "Learning rate": "learning_rate", "Warm-up": "warmup"}
-        settings |= {"Clip": "clip", "Weight decay": "weight_decay", "Seed": "seed"}
+        settings |= {"Clip": "clip", "Weight decay": "weight_decay"}
         rows = [
             [nodes.literal("", card.get("name", DASH))]
             + [show(value(card, "recipe", key), "{:,g}") for key in settings.values()]
             + [show(value(card, "recipe", "data", "keep"), "{:g}"), show(card.get("dtype")), show(card.get("hardware"))]
             for card in cards
         ]
-        return [self.table(["Model", *settings, "Dull windows kept", "Trained in", "Hardware"], rows)]
+        return [self.table(["Model", *settings, "Dull kept", "Trained in", "Hardware"], rows)]
 
 
 def setup(app):
