@@ -4,7 +4,7 @@ import ar_helpers as ar
 """
 
 from .data import ContextWindows, Digits, ImageSet, ThinnedWindows, TokenImages, dequantize, load_images, quantize
-from .models import ConditionalMLP, OneHotMLP, PositionalMLP
+from .models import Cache, ConditionalMLP, OneHotMLP, PixelTransformer, PositionalMLP
 from .plots import animate, plot_history, show_images, show_maps
 from .sampling import Samples, complete, generate, prediction_maps, sampling_probabilities
 from .training import (
@@ -22,12 +22,14 @@ from .training import (
 )
 
 __all__ = [
+    "Cache",
     "ConditionalMLP",
     "ContextWindows",
     "Digits",
     "History",
     "ImageSet",
     "OneHotMLP",
+    "PixelTransformer",
     "PositionalMLP",
     "Samples",
     "ThinnedWindows",

@@ -15,6 +15,8 @@ from . import data, models, sampling, training
 
 RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives on two CPU cores
     "one_hot_mlp": (models.OneHotMLP, training.TrainConfig(steps=10_000)),
+    "positional_mlp": (models.PositionalMLP, training.TrainConfig(steps=9_500)),
+    "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=9_500)),
 }
 
 
@@ -30,12 +32,13 @@ def train(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     model = model_class().to(arguments.device)
-    dataset = data.ThinnedWindows(
-        data.quantize(digits.train.images, model.num_levels).flatten(1),
-        digits.train.labels if model.num_classes else None,
-        context_length=model.context_length,
-        num_levels=model.num_levels,
-    )
+    tokens = data.quantize(digits.train.images, model.num_levels).flatten(1)
+    labels = digits.train.labels if model.num_classes else None
+    if isinstance(model, models.PixelTransformer):
+        dataset = data.TokenImages(tokens, labels)
+    else:
+        sizes = {"context_length": model.context_length, "num_levels": model.num_levels}
+        dataset = data.ThinnedWindows(tokens, labels, **sizes)
     state = out / f"{arguments.name}.state.safetensors"
     try:
         history = training.fit(model, dataset, config, digits.val, resume=state)
@@ -47,9 +50,9 @@ def train(arguments: argparse.Namespace) -> None:
     print("Scoring the weights as they are stored ...", flush=True)
     test = training.quick_images(digits.test)
     scores = {"test_bits_per_pixel": training.bits_per_pixel(model, test)}
-    labels = [i % model.num_classes for i in range(100)] if model.num_classes else None
+    drawn = [i % model.num_classes for i in range(100)] if model.num_classes else None
     began = time.perf_counter()
-    sampling.generate(model, labels, count=100, seed=0)
+    sampling.generate(model, drawn, count=100, seed=0)
     seconds = time.perf_counter() - began
     card = {
         "name": arguments.name,

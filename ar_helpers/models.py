@@ -40,6 +40,14 @@ def check_labels(labels: Tensor | None, num_classes: int, batch_size: int) -> No
         raise ValueError(f"labels must be from 0 to {num_classes - 1}, not {lowest if lowest < 0 else highest}")
 
 
+def check_sizes(config: dict, **lowest: int) -> None:
+    """Raise unless the numbers that size a model are at least `lowest` of their name: else 1, but 2 grey levels."""
+    lowest = {"num_levels": 2, "dropout": 0} | lowest
+    for name, value in config.items():
+        if not isinstance(value, (bool, str)) and value < lowest.get(name, 1):
+            raise ValueError(f"{name} must be at least {lowest.get(name, 1)}, not {value}")
+
+
 class WindowModel(nn.Module):
     """The base of models that see a pixel's context window: the C tokens before it.
 
@@ -60,10 +68,7 @@ class WindowModel(nn.Module):
     def __init__(self, num_levels: int, image_size: int, context_length: int, **other):
         super().__init__()
         self.config = {"num_levels": num_levels, "image_size": image_size, "context_length": context_length, **other}
-        for name in ("num_levels", "image_size", "context_length", "hidden_size", "num_classes"):
-            lowest = 2 if name == "num_levels" else 1
-            if self.config.get(name, lowest) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, not {self.config[name]}")
+        check_sizes(self.config)
         self.num_levels, self.image_size, self.context_length = num_levels, image_size, context_length
         self.num_classes = other.get("num_classes", 0)
 
@@ -83,7 +88,7 @@ class WindowModel(nn.Module):
         label = None if labels is None else labels.long().unsqueeze(1).expand(-1, num_pixels)  # (B, N)
         return self(context, position, label)
 
-    def next_logits(self, prefix: Tensor, labels: Tensor | None = None, cache: None = None) -> Tensor:
+    def next_logits(self, prefix: Tensor, labels: Tensor | None = None, cache: "Cache | None" = None) -> Tensor:
         """Logits (B, K) of pixel t, given the t pixels before it, prefix (B, t) with 0 <= t < N.
 
         A window is all that this model computes from, so there is nothing to cache.
@@ -173,3 +178,207 @@ class ConditionalMLP(WindowModel):
         row = self.row_embedding(position // self.image_size)  # (..., 32)
         col = self.col_embedding(position % self.image_size)
         return self.layers(torch.cat([tokens, row, col, self.class_embedding(label)], dim=-1))  # (..., K)
+
+
+class Cache:
+    """The keys and values that attention computed for the tokens so far, so that nothing is computed twice.
+
+    `length` is how many tokens that is, counting the class in front of the pixels. `generate` makes an empty cache
+    and `next_logits` fills it; models that have nothing to keep leave it empty.
+    """
+
+    def __init__(self):
+        self.length, self.kept = 0, {}
+
+    def start(self, padded: Tensor) -> int:
+        """The first of these tokens (B, 1 + t) that is new here; raises ValueError if none is, or B is another."""
+        batch_size = next((len(key) for key, _ in self.kept.values()), len(padded))
+        if batch_size != len(padded) or self.length >= padded.shape[1]:
+            have = f"{batch_size} images up to pixel {self.length - 1}"
+            raise ValueError(f"cache must be of the same images and shorter than prefix, not of {have}")
+        return self.length
+
+    def extend(self, layer: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's newest keys and values (B, heads, T, D / heads), and return all it has by now."""
+        if layer in self.kept:
+            key, value = (torch.cat(pair, dim=2) for pair in zip(self.kept[layer], (key, value), strict=True))
+        self.kept[layer] = key, value
+        return key, value
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the images with these numbers (B',), in this order; one may come several times."""
+        self.kept = {layer: (key[rows], value[rows]) for layer, (key, value) in self.kept.items()}
+
+
+class SequenceModel(nn.Module):
+    """The base of models that see all the tokens before a pixel.
+
+    A subclass implements `predict(padded, label, start=0, cache=None)`: the start token K and then t pixels, padded
+    (B, 1 + t), and a class (B,), all int64, to logits (B, 1 + t - start, K) of pixels start to t. What it computed
+    for those before start is in the cache, to which it adds. This class turns that into what every model has.
+
+    Args:
+        num_levels: the number K of grey levels, at least 2.
+        image_size: height and width of the images; they have N = image_size ** 2 pixels.
+        num_classes: how many classes a label may name, 0 for an unconditional model, whose label is always 0.
+        other: whatever else rebuilds the model; kept in `config`.
+
+    Raises:
+        ValueError: a number is out of its range, width is no multiple of heads, or positions is unknown.
+    """
+
+    def __init__(self, num_levels: int, image_size: int, num_classes: int, **other):
+        super().__init__()
+        self.config = {"num_levels": num_levels, "image_size": image_size, "num_classes": num_classes, **other}
+        check_sizes(self.config, num_classes=0)
+        if other["width"] % other["heads"]:
+            raise ValueError(f"heads must divide width={other['width']}, not {other['heads']}")
+        if other["positions"] not in ("learned_2d", "none"):
+            raise ValueError(f"positions must be learned_2d or none, not {other['positions']!r}")
+        self.num_levels, self.image_size, self.num_classes = num_levels, image_size, num_classes
+
+    def forward(self, tokens: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B, N, K) of every pixel of whole images (B, N); those at i depend on tokens before i only.
+
+        Raises:
+            TypeError: tokens or labels are no integer tensors.
+            ValueError: a shape or value is wrong, or labels are missing or not wanted.
+        """
+        check_tokens("tokens", tokens, self.num_levels, self.image_size**2, self.image_size**2)
+        return self._predict(tokens[:, :-1], labels, None)
+
+    image_logits = forward
+
+    def next_logits(self, prefix: Tensor, labels: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Logits (B, K) of pixel t, given the t pixels before it, prefix (B, t) with 0 <= t < N.
+
+        With a cache, computes only what is not in it yet, and adds that.
+
+        Raises:
+            TypeError: prefix or labels are no integer tensors.
+            ValueError: a shape or value is wrong, labels are missing or not wanted, or the cache is of other images.
+        """
+        check_tokens("prefix", prefix, self.num_levels, 0, self.image_size**2 - 1)
+        return self._predict(prefix, labels, cache)[:, -1]
+
+    def _predict(self, prefix: Tensor, labels: Tensor | None, cache: Cache | None) -> Tensor:
+        check_labels(labels, self.num_classes, len(prefix))
+        padded = F.pad(prefix.long(), (1, 0), value=self.num_levels)  # (B, 1 + t)
+        label = torch.zeros_like(padded[:, 0]) if labels is None else labels.long()
+        if cache is None:
+            return self.predict(padded, label)
+        logits = self.predict(padded, label, cache.start(padded), cache)
+        cache.length = padded.shape[1]
+        return logits
+
+
+class Attention(nn.Module):
+    """Every token gathers what it needs from itself and the tokens before it, with several heads at once."""
+
+    def __init__(self, width, heads, dropout):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x, cache=None):
+        joined = self.query_key_value(x).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, heads, D / heads)
+        query, key, value = joined.permute(2, 0, 3, 1, 4)  # (B, heads, T, D / heads) each
+        if cache is not None:
+            key, value = cache.extend(self, key, value)
+        new, total = query.shape[2], key.shape[2]
+        mask = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new) if 1 < new < total else None
+        dropout = self.dropout if self.training else 0.0
+        gathered = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=new == total)
+        return self.output(gathered.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+class Block(nn.Module):
+    """Attention between tokens, then an MLP on each; both see the tokens normalized and add to them."""
+
+    def __init__(self, width, heads, dropout):
+        super().__init__()
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads, dropout)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, cache=None):
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # (B, T, D)
+
+
+# The pixels that the stem looks at, as steps down and to the right of the pixel to predict: all of them come earlier.
+NEIGHBOURS = [(0, -3), (0, -2), (0, -1)] + [(row, col) for row in (-2, -1) for col in (-2, -1, 0, 1, 2)]
+
+
+def neighbour_slots(image_size):
+    """For each pixel (N, 13): where its neighbours stand in a row of one start token and then all the pixels."""
+    place = torch.arange(image_size**2)
+    slots = []
+    for down, right in NEIGHBOURS:
+        row, col = place // image_size + down, place % image_size + right
+        inside = (row >= 0) & (col >= 0) & (col < image_size)
+        slots.append(torch.where(inside, row * image_size + col + 1, 0))  # 0: the start token, for what lies outside
+    return torch.stack(slots, dim=1)
+
+
+class CausalStem(nn.Module):
+    """Joins what stands in 13 nearby earlier pixels: chapter 4's window, bent round the pixel to predict."""
+
+    def __init__(self, num_levels, image_size, width, token_size=16):
+        super().__init__()
+        self.token_embedding = nn.Embedding(num_levels + 1, token_size)
+        self.join = nn.Linear(len(NEIGHBOURS) * token_size, width)
+        self.register_buffer("slots", neighbour_slots(image_size), persistent=False)  # (N, 13)
+
+    def forward(self, padded, start):
+        near = padded[:, self.slots[start : padded.shape[1]]]  # (B, T, 13), tokens
+        return self.join(self.token_embedding(near).flatten(2))  # (B, T, D)
+
+
+class PreviousPixel(nn.Module):
+    """What a plain transformer starts from: the pixel just before, as a learned vector."""
+
+    def __init__(self, num_levels, width):
+        super().__init__()
+        self.token_embedding = nn.Embedding(num_levels + 1, width)
+
+    def forward(self, padded, start):
+        return self.token_embedding(padded[:, start:])  # (B, T, D)
+
+
+class PixelTransformer(SequenceModel):
+    """Predicts a pixel from all the pixels before it and, where there are classes, from the class in front of them."""
+
+    def __init__(
+        self,
+        num_levels=16,
+        image_size=28,
+        num_classes=10,
+        width=128,
+        depth=4,
+        heads=4,
+        positions="learned_2d",
+        stem=True,
+        dropout=0.0,
+    ):
+        sizes = {"width": width, "depth": depth, "heads": heads}
+        super().__init__(num_levels, image_size, num_classes, **sizes, positions=positions, stem=stem, dropout=dropout)
+        self.class_embedding = nn.Embedding(max(num_classes, 1), width)  # without classes, one vector to start from
+        self.row_embedding = nn.Embedding(image_size, width)
+        self.col_embedding = nn.Embedding(image_size, width)
+        self.stem = CausalStem(num_levels, image_size, width) if stem else PreviousPixel(num_levels, width)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, num_levels)
+
+    def predict(self, padded, label, start=0, cache=None):
+        x = self.stem(padded, start)  # (B, T, D), for pixels start to t
+        if start == 0:
+            x = torch.cat([self.class_embedding(label).unsqueeze(1), x[:, 1:]], dim=1)  # the class stands in front
+        place = torch.arange(start, padded.shape[1], device=padded.device)
+        if self.config["positions"] == "learned_2d":
+            x = x + self.row_embedding(place // self.image_size) + self.col_embedding(place % self.image_size)
+        for block in self.blocks:
+            x = block(x, cache)
+        return self.output(self.norm(x))  # (B, T, K)

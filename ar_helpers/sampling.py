@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .models import check_labels, check_tokens
+from .models import Cache, check_labels, check_tokens
 
 
 class Samples(NamedTuple):
@@ -136,11 +136,11 @@ def generate(
     tokens[:, :start] = prompt.to(device)
     probabilities = torch.ones(batch_size, num_pixels, device=device)
     entropies = torch.zeros(batch_size, num_pixels, device=device)
-    was_training = model.training
+    cache, was_training = Cache(), model.training
     model.eval()
     try:
         for t in range(start, num_pixels):
-            logits = model.next_logits(tokens[:, :t], labels)
+            logits = model.next_logits(tokens[:, :t], labels, cache)
             distribution = sampling_probabilities(logits, temperature, top_k, top_p)  # (B, K)
             drawn = torch.multinomial(distribution, 1, generator=generator)  # (B, 1)
             tokens[:, t] = drawn.squeeze(1)

@@ -24,7 +24,9 @@ from . import models
 from .data import ImageSet, quantize, quick_mode, user_cache
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-MODEL_CLASSES = {c.__name__: c for c in (models.OneHotMLP, models.PositionalMLP, models.ConditionalMLP)}
+MODEL_CLASSES = {
+    c.__name__: c for c in (models.OneHotMLP, models.PositionalMLP, models.ConditionalMLP, models.PixelTransformer)
+}
 QUICK_STEPS, QUICK_IMAGES = 10, 8
 VAL_IMAGES = 500
 
@@ -41,6 +43,8 @@ class TrainConfig:
         weight_decay: AdamW's, at least 0 (Loshchilov and Hutter, 2019).
         warmup: share of the steps, between 0 and 1.
         clip: the norm above which a gradient is scaled down, above 0: a wild step can kill a ReLU for good.
+        muon: the peak rate of Muon (Jordan et al., 2024) for the matrices in a transformer's blocks, which then takes
+            them over from AdamW; None leaves all to AdamW.
         seed: decides the order of the data and what dropout drops; the model's first weights are the caller's.
 
     Raises:
@@ -53,13 +57,16 @@ class TrainConfig:
     weight_decay: float = 1e-5
     warmup: float = 0.25
     clip: float = 0.5
+    muon: float | None = None
     seed: int = 0
 
     def __post_init__(self):
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "clip", "muon"):
+            if name == "muon" and self.muon is None:
+                continue
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} must be a finite number above 0, not {getattr(self, name)}")
         if not self.weight_decay >= 0:
@@ -220,25 +227,13 @@ def fit(
     _check_dataset(model, dataset)
     device = next(model.parameters()).device
     autocast = bfloat16_is_faster(device.type)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(0.9, 0.99),  # a short run forgets its beginnings faster than with the customary 0.999
-        weight_decay=config.weight_decay,
-        fused=device.type != "mps",
-    )
+    optimizers = _optimizers(model, config)
     history, start = History(), 0
     run = None if resume is None else _run(model, config, dataset)
     if resume is not None and Path(resume).exists():
-        start, autocast, history = _load_state(Path(resume), model, optimizer, run)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=config.warmup, cycle_momentum=False
-    )
-    if start:
+        start, autocast, history = _load_state(Path(resume), model, optimizers, run)
         print(f"Going on from step {start} of {steps}, kept in {resume}.")
-        scheduler.last_epoch = start - 1
-        with warnings.catch_warnings(action="ignore"):  # it cannot know that the optimizer has stepped before
-            scheduler.step()
+    schedulers = [_one_cycle(optimizer, steps, config.warmup, start) for optimizer in optimizers]
     batches = ShuffledBatches(len(dataset), batch_size, steps, config.seed, start)
     loader = DataLoader(dataset, sampler=batches, batch_size=None, pin_memory=device.type == "cuda")
 
@@ -258,11 +253,12 @@ def fit(
                 logits = model(*inputs)
             losses = F.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
             loss = (losses * weight[0].to(device)).mean() if weight else losses.mean()
-            optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            scheduler.step()
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+                optimizer.step()
+                scheduler.step()
             loss_sum += loss.detach()
             if step == start + 5:  # the first steps are slow: threads start, memory is fetched
                 settled = time.perf_counter()
@@ -283,9 +279,34 @@ def fit(
                 bar.write(_line(step, steps, history), sys.stdout)
             if resume is not None:
                 history.seconds = before + time.perf_counter() - began
-                _save_state(Path(resume), model, optimizer, run, step, autocast, history)
+                _save_state(Path(resume), model, optimizers, run, step, autocast, history)
     model.eval()
     return history
+
+
+def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW and, where the recipe asks for it, Muon for the matrices in a transformer's blocks."""
+    blocks = getattr(model, "blocks", None) if config.muon else None
+    matrices = [] if blocks is None else [p for p in blocks.parameters() if p.ndim == 2]
+    rest = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    betas = (0.9, 0.99)  # a short run forgets its beginnings faster than with the customary 0.999
+    decay = {"weight_decay": config.weight_decay}
+    optimizers = [torch.optim.AdamW(rest, config.learning_rate, betas, fused=rest[0].device.type != "mps", **decay)]
+    if matrices:  # steps as long as AdamW's would be (Liu et al., 2025)
+        optimizers.append(torch.optim.Muon(matrices, config.muon, adjust_lr_fn="match_rms_adamw", **decay))
+    return optimizers
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, steps: int, warmup: float, start: int):
+    peak = optimizer.param_groups[0]["lr"]
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False
+    )
+    if start:
+        scheduler.last_epoch = start - 1
+        with warnings.catch_warnings(action="ignore"):  # it cannot know that the optimizer has stepped before
+            scheduler.step()
+    return scheduler
 
 
 def _validation_seconds(model: nn.Module, val: ImageSet | None, autocast: bool) -> float:
@@ -352,26 +373,28 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise OSError(f"{path} is damaged or no safetensors file ({error}): delete it, or fetch it again") from error
 
 
-def _save_state(path, model, optimizer, run, step, autocast, history) -> None:
+def _save_state(path, model, optimizers, run, step, autocast, history) -> None:
     tensors = {f"model/{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    for optimizer in optimizers:
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{type(optimizer).__name__}/{index}/{key}": value for key, value in state.items()}
     state = {"step": step, "autocast": autocast, "history": asdict(history), "run": run}
     _write(path, tensors, {"state": json.dumps(state)})
 
 
-def _load_state(path, model, optimizer, run) -> tuple[int, bool, History]:
+def _load_state(path, model, optimizers, run) -> tuple[int, bool, History]:
     tensors, metadata = _read(path)
     state = json.loads(metadata.get("state", "{}"))
     if state.get("run") != run:
         raise ValueError(f"resume={str(path)!r} is the state of another run: {state.get('run')}, not {run}")
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
-    moments = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            _, index, name = key.split("/")
-            moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    for optimizer in optimizers:
+        moments = {}
+        for key, value in tensors.items():
+            owner, index, *name = key.split("/")
+            if owner == type(optimizer).__name__:
+                moments.setdefault(int(index), {})[name[0]] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return state["step"], state["autocast"], History(**state["history"])
 
 
@@ -471,7 +494,7 @@ def recipe(config: TrainConfig, dataset: Dataset) -> dict:
     for part in dataset.tokens.split(4096):
         checksum = zlib.crc32(part.to(torch.uint8).numpy().tobytes(), checksum)
     data = {"images": len(dataset.tokens), "crc32": checksum, "keep": getattr(dataset, "keep", 1.0)}
-    return asdict(config) | {"data": data}
+    return {name: value for name, value in asdict(config).items() if value is not None} | {"data": data}
 
 
 def train_or_load(

@@ -5,20 +5,33 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import ar_helpers as ar
+from ar_helpers.models import Attention, neighbour_slots
 
-MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
-every_model = pytest.mark.parametrize("model_class", MODELS)
+MLPS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
+TRANSFORMERS = {
+    "transformer": {"num_classes": 4},
+    "plain transformer": {"num_classes": 4, "stem": False},
+    "unconditional transformer": {"num_classes": 0},
+    "transformer without positions": {"num_classes": 4, "positions": "none"},
+}
+every_mlp = pytest.mark.parametrize("model_class", MLPS)
+every_transformer = pytest.mark.parametrize("model_class", TRANSFORMERS)
+every_model = pytest.mark.parametrize("model_class", [*MLPS, *TRANSFORMERS])
 
 
 def build(model_class, num_levels=3, image_size=3, context_length=4, **more):
     """A tiny model, far from uniform, that is ready for use."""
     torch.manual_seed(0)
-    if model_class is ar.ConditionalMLP:
-        more = {"num_classes": 4} | more
-    model = model_class(num_levels, image_size, context_length, hidden_size=16, dropout=0.5, **more)
+    if model_class in TRANSFORMERS:
+        sizes = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
+        model = ar.PixelTransformer(num_levels, image_size, **TRANSFORMERS[model_class] | sizes | more)
+    else:
+        more = {"num_classes": 4} | more if model_class is ar.ConditionalMLP else more
+        model = model_class(num_levels, image_size, context_length, hidden_size=16, dropout=0.5, **more)
     for parameter in model.parameters():
         parameter.data.mul_(3)
     return model.eval()
@@ -33,7 +46,7 @@ def random_tokens(model, count=5):
     return torch.randint(model.num_levels, (count, model.image_size**2), generator=generator)
 
 
-@pytest.mark.parametrize(("model_class", "count"), list(zip(MODELS, (1_554_448, 1_621_776, 1_609_920), strict=True)))
+@pytest.mark.parametrize(("model_class", "count"), list(zip(MLPS, (1_554_448, 1_621_776, 1_609_920), strict=True)))
 def test_parameter_counts_are_those_of_the_book(model_class, count):
     assert sum(parameter.numel() for parameter in model_class().parameters()) == count
 
@@ -49,7 +62,7 @@ def test_no_logits_depend_on_their_own_pixel_or_a_later_one(model_class):
         assert torch.equal(model.image_logits(changed, labels)[:, : t + 1], logits[:, : t + 1])
 
 
-@every_model
+@every_mlp
 def test_all_the_logits_within_the_context_depend_on_a_pixel_and_none_beyond(model_class):
     model = build(model_class)
     tokens, labels = random_tokens(model), labels_for(model, 5)
@@ -85,7 +98,7 @@ def test_probabilities_of_all_images_sum_to_one(model_class):
         torch.testing.assert_close(of_images.sum().item(), 1.0, rtol=0, atol=1e-6)
 
 
-@every_model
+@every_mlp
 def test_forward_on_context_windows_gives_image_logits(model_class):
     model = build(model_class)
     tokens, labels = random_tokens(model), labels_for(model, 5)
@@ -107,7 +120,7 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(model_class):
 @every_model
 def test_the_config_rebuilds_the_model(model_class):
     model = build(model_class)
-    again = model_class(**json.loads(json.dumps(model.config))).eval()
+    again = type(model)(**json.loads(json.dumps(model.config))).eval()
     again.load_state_dict(model.state_dict())
     assert again.config == model.config
     tokens, labels = random_tokens(model), labels_for(model, 5)
@@ -125,18 +138,91 @@ def test_tokens_and_labels_of_any_integer_type_mean_the_same(model_class, dtype)
 
 
 def test_only_the_positional_models_see_where_they_are():
-    for model_class, sees in zip(MODELS, (False, True, True), strict=True):
+    for model_class, sees in zip(MLPS, (False, True, True), strict=True):
         model = build(model_class, context_length=2)
         logits = model.image_logits(torch.ones(1, 9, dtype=torch.long), labels_for(model, 1))[0, 2:]  # equal windows
         assert (not torch.allclose(logits[0], logits[1])) == sees
 
 
-def test_labels_matter_to_the_conditional_model():
-    model = build(ar.ConditionalMLP)
+@pytest.mark.parametrize("model_class", [ar.ConditionalMLP, "transformer", "plain transformer"])
+def test_labels_matter_to_a_conditional_model(model_class):
+    model = build(model_class)
     same_image = random_tokens(model, 1).expand(4, -1)
     logits = model.image_logits(same_image, torch.arange(4))
     for a, b in itertools.combinations(range(4), 2):
         assert not torch.allclose(logits[a], logits[b])
+
+
+# --- transformers -------------------------------------------------------------------------------------------------
+
+
+@every_transformer
+def test_all_later_logits_depend_on_a_pixel(model_class):
+    model = build(model_class)
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    logits = model.image_logits(tokens, labels)
+    for t in range(9):
+        changed = tokens.clone()
+        changed[:, t] = (changed[:, t] + 1) % 3
+        moved = (model.image_logits(changed, labels) != logits).any(-1).any(0)  # (N,)
+        assert moved.tolist() == [i > t for i in range(9)]
+
+
+@every_transformer
+@pytest.mark.parametrize("steps", [[0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 5, 6, 8], [4, 8], [8]])
+def test_stepping_with_a_cache_gives_what_stepping_without_gives(model_class, steps):
+    model, cache = build(model_class).double(), ar.Cache()
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    whole = model.image_logits(tokens, labels)
+    for t in steps:  # one token at a time, or several at once
+        torch.testing.assert_close(model.next_logits(tokens[:, :t], labels, cache), whole[:, t])
+        assert cache.length == t + 1
+
+
+@every_transformer
+def test_selected_rows_of_a_cache_go_on_as_those_images_would(model_class):
+    model, cache = build(model_class).double(), ar.Cache()
+    tokens, labels, rows = random_tokens(model), labels_for(model, 5), torch.tensor([3, 0, 0, 4, 1, 3])
+    model.next_logits(tokens[:, :4], labels, cache)
+    cache.select(rows)
+    tokens, labels = tokens[rows], None if labels is None else labels[rows]
+    tokens[:, 4] = torch.arange(6) % 3  # copies part ways here
+    torch.testing.assert_close(
+        model.next_logits(tokens[:, :5], labels, cache), model.next_logits(tokens[:, :5], labels)
+    )
+
+
+def test_a_cache_of_other_images_is_refused():
+    model, cache = build("transformer"), ar.Cache()
+    tokens, labels = random_tokens(model), labels_for(model, 5)
+    model.next_logits(tokens[:, :4], labels, cache)
+    for prefix in (tokens[:, :4], tokens[:2, :6]):  # no new token, fewer images
+        with pytest.raises(ValueError, match="cache must be of the same images"):
+            model.next_logits(prefix, labels[: len(prefix)], cache)
+
+
+def test_attention_is_the_textbook_formula():
+    torch.manual_seed(0)
+    attention, x = Attention(width=6, heads=2, dropout=0.0), torch.randn(2, 5, 6)
+    query, key, value = attention.query_key_value(x).split(6, dim=-1)
+    heads = []
+    for part in (slice(0, 3), slice(3, 6)):
+        scores = query[..., part] @ key[..., part].transpose(1, 2) / 3**0.5  # (2, 5, 5)
+        scores = scores.masked_fill(~torch.ones(5, 5).tril().bool(), float("-inf"))
+        heads.append(scores.softmax(-1) @ value[..., part])
+    torch.testing.assert_close(attention(x), attention.output(torch.cat(heads, -1)))
+
+
+def test_the_stem_sees_the_thirteen_neighbours_and_start_tokens_outside():
+    image = torch.arange(1, 37).view(6, 6)  # pixel t holds t + 1, the start token is 0
+    seen = F.pad(image.flatten(), (1, 0))[neighbour_slots(6)]  # (36, 13)
+    around = F.pad(image, (3, 2, 2, 0))  # 0 outside
+    for t in range(36):
+        row, col = t // 6 + 2, t % 6 + 3
+        above = around[row - 2 : row, col - 2 : col + 3]
+        wanted = torch.cat([around[row, col - 3 : col], above.flatten()])
+        assert sorted(seen[t].tolist()) == sorted(wanted.tolist())
+        assert seen[t].max() <= t  # nothing of pixel t or later
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
@@ -180,7 +266,7 @@ def test_tokens_of_another_type_or_shape_are_named(model_class):
         model.next_logits(random_tokens(model), labels)
 
 
-@pytest.mark.parametrize("model_class", [ar.OneHotMLP, ar.PositionalMLP])
+@pytest.mark.parametrize("model_class", [ar.OneHotMLP, ar.PositionalMLP, "unconditional transformer"])
 def test_an_unconditional_model_wants_no_label(model_class):
     model = build(model_class)
     for _, method, tokens in both(model):
@@ -188,8 +274,9 @@ def test_an_unconditional_model_wants_no_label(model_class):
             method(tokens, torch.zeros(5, dtype=torch.long))
 
 
-def test_a_conditional_model_wants_one_label_for_each_image():
-    model = build(ar.ConditionalMLP)
+@pytest.mark.parametrize("model_class", [ar.ConditionalMLP, "transformer"])
+def test_a_conditional_model_wants_one_label_for_each_image(model_class):
+    model = build(model_class)
     for _, method, tokens in both(model):
         with pytest.raises(ValueError, match="labels must be given"):
             method(tokens)
@@ -204,7 +291,7 @@ def test_a_conditional_model_wants_one_label_for_each_image():
                 method(tokens, labels)
 
 
-@every_model
+@every_mlp
 def test_sizes_outside_their_range_are_named(model_class):
     for name, bad in (("num_levels", 1), ("image_size", 0), ("context_length", 0), ("hidden_size", 0)):
         with pytest.raises(ValueError, match=f"{name} must be at least {bad + 1}, not {bad}"):
@@ -216,10 +303,21 @@ def test_a_conditional_model_has_at_least_one_class():
         ar.ConditionalMLP(num_classes=0)
 
 
-@every_model
+@every_mlp
 def test_models_are_float32_linear_layers_and_embeddings_with_telling_names(model_class):
     model = model_class()
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     embeddings = {name for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
     assert all(any(word in name for word in ("row", "col", "token", "class")) for name in embeddings)
     assert sum(isinstance(part, nn.Linear) for part in model.modules()) == 3
+
+
+def test_sizes_of_a_transformer_outside_their_range_are_named():
+    lowest = {"num_levels": 2, "image_size": 1, "num_classes": 0, "width": 1, "depth": 1, "heads": 1}
+    for name, value in lowest.items():
+        with pytest.raises(ValueError, match=f"{name} must be at least {value}, not {value - 1}"):
+            ar.PixelTransformer(**{name: value - 1})
+    with pytest.raises(ValueError, match="heads must divide width=128, not 3"):
+        ar.PixelTransformer(heads=3)
+    with pytest.raises(ValueError, match="positions must be learned_2d or none, not 'rope'"):
+        ar.PixelTransformer(positions="rope")

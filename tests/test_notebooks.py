@@ -92,7 +92,8 @@ def test_the_models_of_the_chapters_are_mirrored():
         for path in book.NOTEBOOKS
         for cell in book.tagged(book.read(path), "mirror")
     }
-    assert {"class OneHotMLP", "def mlp"} <= mirrored
+    built = {"def mlp", "class OneHotMLP", "class PositionalMLP", "class ConditionalMLP"}
+    assert built | {"class Attention", "class Block", "class CausalStem", "class PixelTransformer"} <= mirrored
 
 
 @NOTEBOOKS
@@ -135,6 +136,12 @@ def test_a_chapter_has_the_book_s_anatomy(path):
     assert path.stat().st_size <= 1_500_000
 
 
-def test_the_shipped_weights_are_what_the_chapter_trains():
-    stored = [text for cell in book.read(book.NOTEBOOKS[1]).cells for text in texts(cell)]
-    assert any("Loaded the shipped weights of one_hot_mlp" in text for text in stored)
+def test_every_shipped_checkpoint_is_what_its_chapter_trains():
+    trained = set()
+    for path in book.NOTEBOOKS:
+        cells = book.read(path).cells
+        stored = "".join(text for cell in cells for text in texts(cell))
+        for name in re.findall(r'train_or_load\(\s*"(\w+)"', "".join(c.source for c in cells if c.cell_type == "code")):
+            assert f"Loaded the shipped weights of {name}" in stored
+            trained.add(name)
+    assert trained == {path.stem for path in book.CARDS.glob("*.json")}

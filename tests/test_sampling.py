@@ -8,14 +8,18 @@ import torch
 
 import ar_helpers as ar
 
-MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
+MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP, ar.PixelTransformer)
 every_model = pytest.mark.parametrize("model_class", MODELS)
 
 
 def build(model_class=ar.PositionalMLP, num_levels=3, image_size=3):
     torch.manual_seed(0)
-    more = {"num_classes": 4} if model_class is ar.ConditionalMLP else {}
-    model = model_class(num_levels, image_size, 4, hidden_size=16, dropout=0.5, **more)
+    more = {"num_classes": 4} if model_class in (ar.ConditionalMLP, ar.PixelTransformer) else {}
+    if model_class is ar.PixelTransformer:
+        more |= {"width": 16, "depth": 1, "heads": 2}
+    else:
+        more |= {"context_length": 4, "hidden_size": 16}
+    model = model_class(num_levels=num_levels, image_size=image_size, dropout=0.5, **more)
     for parameter in model.parameters():
         parameter.data.mul_(2)
     return model.eval()

@@ -23,7 +23,7 @@ from ar_helpers import training
 
 pytestmark = pytest.mark.usefixtures("clean_environment", "full_precision")
 
-MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
+MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP, ar.PixelTransformer)
 every_model = pytest.mark.parametrize("model_class", MODELS)
 CONFIG = ar.TrainConfig(steps=130, batch_size=32, learning_rate=1e-2)
 
@@ -36,6 +36,8 @@ def full_precision(monkeypatch):
 
 def build(model_class=ar.OneHotMLP, seed=0, dropout=0.25, num_levels=4, image_size=4, context_length=4):
     torch.manual_seed(seed)
+    if issubclass(model_class, ar.PixelTransformer):
+        return model_class(num_levels, image_size, width=16, depth=1, heads=2, dropout=dropout)
     return model_class(num_levels, image_size, context_length, hidden_size=16, dropout=dropout)
 
 
@@ -52,6 +54,8 @@ def windows(model, images=None):
     images = images or stripes()
     tokens = ar.quantize(images.images, model.num_levels).flatten(1)
     labels = images.labels if model.num_classes else None
+    if isinstance(model, ar.PixelTransformer):
+        return ar.TokenImages(tokens, labels)
     return ar.ContextWindows(tokens, labels, context_length=model.context_length, num_levels=model.num_levels)
 
 
@@ -363,6 +367,34 @@ def run_and_wait(path):
     threading.Event().wait()
 
 
+def test_a_run_with_muon_resumes_to_the_same_bits(tmp_path):
+    config, path = replace(CONFIG, steps=40, muon=0.02), tmp_path / "state.safetensors"
+    whole, history = run(config=config, model_class=ar.PixelTransformer)
+    with interrupted_at(20):
+        run(path, config=config, model_class=ar.PixelTransformer)
+    again, again_history = run(path, config=config, model_class=ar.PixelTransformer)
+    assert same_weights(again, whole)
+    assert again_history == history
+    without, _ = run(config=replace(config, muon=None), model_class=ar.PixelTransformer)
+    assert not same_weights(without, whole)
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+def test_muon_takes_the_matrices_of_blocks_and_adamw_all_else(model_class):
+    model = build(model_class)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    owned = {
+        type(optimizer).__name__: [names[p] for group in optimizer.param_groups for p in group["params"]]
+        for optimizer in training._optimizers(model, replace(CONFIG, muon=0.02))
+    }
+    assert sorted(sum(owned.values(), [])) == sorted(names.values())
+    of_muon = [name for p, name in names.items() if name.startswith("blocks") and p.ndim == 2]
+    assert owned.get("Muon", []) == of_muon
+    assert len(of_muon) == (4 if model_class is ar.PixelTransformer else 0)
+    (alone,) = training._optimizers(model, CONFIG)
+    assert len(alone.param_groups[0]["params"]) == len(names)
+
+
 def test_a_finished_run_is_not_run_again(tmp_path, never_stopped):
     path = tmp_path / "state.safetensors"
     run(path)
@@ -489,6 +521,11 @@ def edited(model_class):
         def forward(self, context, position=None, label=None):
             return super().forward(context.flip(-1), position, label)
 
+    class EditedSequence(model_class):
+        def predict(self, *inputs):
+            return super().predict(*inputs).flip(-1)
+
+    Edited = EditedSequence if issubclass(model_class, ar.PixelTransformer) else Edited
     Edited.__name__ = model_class.__name__
     return Edited
 
