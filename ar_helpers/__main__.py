@@ -17,6 +17,10 @@ RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives
     "one_hot_mlp": (models.OneHotMLP, training.TrainConfig(steps=10_000)),
     "positional_mlp": (models.PositionalMLP, training.TrainConfig(steps=9_500)),
     "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=9_500)),
+    "transformer": (
+        models.PixelTransformer,
+        training.TrainConfig(steps=5_800, batch_size=8, learning_rate=4e-3, muon=2e-2, warmup=0.1, clip=1.0),
+    ),
 }
 
 

@@ -293,19 +293,32 @@ class Attention(nn.Module):
         return self.output(gathered.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
+class ResidualMLP(nn.Module):
+    """Two layers that see each token by itself, normalized, and add to it what they make of it."""
+
+    def __init__(self, width, dropout):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return x + self.dropout(self.layers(self.norm(x)))  # (B, T, D)
+
+
 class Block(nn.Module):
-    """Attention between tokens, then an MLP on each; both see the tokens normalized and add to them."""
+    """What every layer of a transformer is: attention between the tokens, then an MLP on each."""
 
     def __init__(self, width, heads, dropout):
         super().__init__()
-        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads, dropout)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
+        self.mlp = ResidualMLP(width, dropout)
 
     def forward(self, x, cache=None):
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # (B, T, D)
+        x = x + self.dropout(self.attention(self.norm(x), cache))
+        return self.mlp(x)  # (B, T, D)
 
 
 # The pixels that the stem looks at, as steps down and to the right of the pixel to predict: all of them come earlier.
@@ -324,17 +337,19 @@ def neighbour_slots(image_size):
 
 
 class CausalStem(nn.Module):
-    """Joins what stands in 13 nearby earlier pixels: chapter 4's window, bent round the pixel to predict."""
+    """Looks at 13 earlier pixels near the one to predict: chapter 4's window, bent round it, in front of attention."""
 
-    def __init__(self, num_levels, image_size, width, token_size=16):
+    def __init__(self, num_levels, image_size, width):
         super().__init__()
-        self.token_embedding = nn.Embedding(num_levels + 1, token_size)
-        self.join = nn.Linear(len(NEIGHBOURS) * token_size, width)
         self.register_buffer("slots", neighbour_slots(image_size), persistent=False)  # (N, 13)
+        self.tables = (num_levels + 1) * torch.arange(len(NEIGHBOURS))  # each neighbour has a table of its own
+        self.token_embedding = nn.EmbeddingBag(len(NEIGHBOURS) * (num_levels + 1), width, mode="sum")
+        nn.init.normal_(self.token_embedding.weight, std=0.15)
 
     def forward(self, padded, start):
         near = padded[:, self.slots[start : padded.shape[1]]]  # (B, T, 13), tokens
-        return self.join(self.token_embedding(near).flatten(2))  # (B, T, D)
+        near = near + self.tables.to(near.device)
+        return self.token_embedding(near.flatten(0, 1)).unflatten(0, near.shape[:2])  # (B, T, D), 13 vectors summed
 
 
 class PreviousPixel(nn.Module):
@@ -369,8 +384,11 @@ class PixelTransformer(SequenceModel):
         self.row_embedding = nn.Embedding(image_size, width)
         self.col_embedding = nn.Embedding(image_size, width)
         self.stem = CausalStem(num_levels, image_size, width) if stem else PreviousPixel(num_levels, width)
+        self.stem_mlp = ResidualMLP(width, dropout) if stem else nn.Identity()
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, num_levels)
+        for embedding in (self.class_embedding, self.row_embedding, self.col_embedding):
+            nn.init.normal_(embedding.weight, std=0.5)
 
     def predict(self, padded, label, start=0, cache=None):
         x = self.stem(padded, start)  # (B, T, D), for pixels start to t
@@ -379,6 +397,7 @@ class PixelTransformer(SequenceModel):
         place = torch.arange(start, padded.shape[1], device=padded.device)
         if self.config["positions"] == "learned_2d":
             x = x + self.row_embedding(place // self.image_size) + self.col_embedding(place % self.image_size)
+        x = self.stem_mlp(x)
         for block in self.blocks:
             x = block(x, cache)
         return self.output(self.norm(x))  # (B, T, K)

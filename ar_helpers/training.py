@@ -43,8 +43,8 @@ class TrainConfig:
         weight_decay: AdamW's, at least 0 (Loshchilov and Hutter, 2019).
         warmup: share of the steps, between 0 and 1.
         clip: the norm above which a gradient is scaled down, above 0: a wild step can kill a ReLU for good.
-        muon: the peak rate of Muon (Jordan et al., 2024) for the matrices in a transformer's blocks, which then takes
-            them over from AdamW; None leaves all to AdamW.
+        muon: the peak rate of Muon (Jordan et al., 2024), which then trains the matrices of all linear layers but the
+            last; None leaves them to AdamW.
         seed: decides the order of the data and what dropout drops; the model's first weights are the caller's.
 
     Raises:
@@ -285,9 +285,9 @@ def fit(
 
 
 def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW and, where the recipe asks for it, Muon for the matrices in a transformer's blocks."""
-    blocks = getattr(model, "blocks", None) if config.muon else None
-    matrices = [] if blocks is None else [p for p in blocks.parameters() if p.ndim == 2]
+    """AdamW and, where the recipe asks for it, Muon for the matrices of all linear layers but the last."""
+    linear = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
+    matrices = linear[:-1] if config.muon else []
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
     betas = (0.9, 0.99)  # a short run forgets its beginnings faster than with the customary 0.999
     decay = {"weight_decay": config.weight_decay}

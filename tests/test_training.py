@@ -380,17 +380,19 @@ def test_a_run_with_muon_resumes_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize("model_class", MODELS)
-def test_muon_takes_the_matrices_of_blocks_and_adamw_all_else(model_class):
+def test_muon_takes_the_hidden_matrices_and_adamw_all_else(model_class):
     model = build(model_class)
     names = {parameter: name for name, parameter in model.named_parameters()}
     owned = {
         type(optimizer).__name__: [names[p] for group in optimizer.param_groups for p in group["params"]]
         for optimizer in training._optimizers(model, replace(CONFIG, muon=0.02))
     }
-    assert sorted(sum(owned.values(), [])) == sorted(names.values())
-    of_muon = [name for p, name in names.items() if name.startswith("blocks") and p.ndim == 2]
-    assert owned.get("Muon", []) == of_muon
-    assert len(of_muon) == (4 if model_class is ar.PixelTransformer else 0)
+    assert sorted(itertools.chain(*owned.values())) == sorted(names.values())
+    hidden = ("layers.0.weight", "layers.3.weight")
+    if model_class is ar.PixelTransformer:
+        hidden = ("stem_mlp.layers.0.weight", "stem_mlp.layers.2.weight", "blocks.0.attention.query_key_value.weight")
+        hidden += ("blocks.0.attention.output.weight", "blocks.0.mlp.layers.0.weight", "blocks.0.mlp.layers.2.weight")
+    assert sorted(owned["Muon"]) == sorted(hidden)
     (alone,) = training._optimizers(model, CONFIG)
     assert len(alone.param_groups[0]["params"]) == len(names)
 

@@ -140,7 +140,7 @@ class Ladder(Table):
 class RecipeTable(Table):
     def build(self, cards):
         settings = {"Steps": "steps", "Batch": "batch_size", "Learning rate": "learning_rate", "Warm-up": "warmup"}
-        settings |= {"Clip": "clip", "Weight decay": "weight_decay"}
+        settings |= {"Muon": "muon", "Clip": "clip", "Weight decay": "weight_decay"}
         rows = [
             [nodes.literal("", card.get("name", DASH))]
             + [show(value(card, "recipe", key), "{:,g}") for key in settings.values()]
