@@ -99,6 +99,8 @@ def execute(paths: list[Path]) -> None:
 
 
 def samples() -> None:
+    from PIL import Image
+
     import ar_helpers as ar
 
     folder = ROOT / "book" / "_static" / "samples"
@@ -108,6 +110,11 @@ def samples() -> None:
         labels = list(range(10)) * 2 if model.num_classes else None
         drawn = ar.generate(model, labels, count=20, seed=0).tokens
         ar.show_images(drawn, model.num_levels).savefig(folder / f"{name}.png", dpi=96, transparent=True)
+        if name == "transformer":  # for the landing page, with a still for those who want no motion
+            ar.animate(drawn[10:], model.num_levels, folder / "drawing.gif")
+            with Image.open(folder / "drawing.gif") as frames:
+                frames.seek(frames.n_frames - 1)
+                frames.convert("L").save(folder / "drawing.png", optimize=True)
 
 
 def repository() -> str:
