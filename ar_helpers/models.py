@@ -332,6 +332,8 @@ def neighbour_slots(image_size):
     for down, right in NEIGHBOURS:
         row, col = place // image_size + down, place % image_size + right
         inside = (row >= 0) & (col >= 0) & (col < image_size)
+        if (down, right) == (0, -1):
+            inside[:] = True  # the pixel just before, on the row above if need be: so each pixel is seen at once
         slots.append(torch.where(inside, row * image_size + col + 1, 0))  # 0: the start token, for what lies outside
     return torch.stack(slots, dim=1)
 

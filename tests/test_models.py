@@ -158,14 +158,14 @@ def test_labels_matter_to_a_conditional_model(model_class):
 
 @every_transformer
 def test_all_later_logits_depend_on_a_pixel(model_class):
-    model = build(model_class)
+    model = build(model_class, image_size=7).double()  # larger than the stem's neighbourhood
     tokens, labels = random_tokens(model), labels_for(model, 5)
     logits = model.image_logits(tokens, labels)
-    for t in range(9):
+    for t in range(49):
         changed = tokens.clone()
         changed[:, t] = (changed[:, t] + 1) % 3
         moved = (model.image_logits(changed, labels) != logits).any(-1).any(0)  # (N,)
-        assert moved.tolist() == [i > t for i in range(9)]
+        assert moved.tolist() == [i > t for i in range(49)]
 
 
 @every_transformer
@@ -220,7 +220,9 @@ def test_the_stem_sees_the_thirteen_neighbours_and_start_tokens_outside():
     for t in range(36):
         row, col = t // 6 + 2, t % 6 + 3
         above = around[row - 2 : row, col - 2 : col + 3]
-        wanted = torch.cat([around[row, col - 3 : col], above.flatten()])
+        left = around[row, col - 3 : col].clone()
+        left[2] = t  # the pixel just before, on the row above where this one begins
+        wanted = torch.cat([left, above.flatten()])
         assert sorted(seen[t].tolist()) == sorted(wanted.tolist())
         assert seen[t].max() <= t  # nothing of pixel t or later
 
