@@ -19,7 +19,9 @@ RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives
     "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=9_500)),
     "transformer": (
         models.PixelTransformer,
-        training.TrainConfig(steps=5_800, batch_size=8, learning_rate=4e-3, muon=2e-2, warmup=0.1, clip=1.0),
+        training.TrainConfig(
+            steps=5_800, batch_size=8, learning_rate=4e-3, weight_decay=0.1, muon=1e-2, warmup=0.1, clip=1.0
+        ),
     ),
 }
 
