@@ -20,7 +20,7 @@ RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives
     "transformer": (
         models.PixelTransformer,
         training.TrainConfig(
-            steps=5_800, batch_size=8, learning_rate=4e-3, weight_decay=0.1, muon=1e-2, warmup=0.1, clip=1.0
+            steps=3_200, batch_size=16, learning_rate=4e-3, weight_decay=0.1, muon=1e-2, warmup=0.1, clip=1.0
         ),
     ),
 }
