@@ -6,7 +6,16 @@ import ar_helpers as ar
 from .data import ContextWindows, Digits, ImageSet, ThinnedWindows, TokenImages, dequantize, load_images, quantize
 from .models import Cache, ConditionalMLP, OneHotMLP, PixelTransformer, PositionalMLP
 from .plots import animate, plot_history, show_images, show_maps
-from .sampling import Samples, complete, generate, prediction_maps, sampling_probabilities
+from .sampling import (
+    Inpainted,
+    Samples,
+    complete,
+    generate,
+    inpaint,
+    label_beliefs,
+    prediction_maps,
+    sampling_probabilities,
+)
 from .training import (
     History,
     TrainConfig,
@@ -28,6 +37,7 @@ __all__ = [
     "Digits",
     "History",
     "ImageSet",
+    "Inpainted",
     "OneHotMLP",
     "PixelTransformer",
     "PositionalMLP",
@@ -42,6 +52,8 @@ __all__ = [
     "dequantize",
     "fit",
     "generate",
+    "inpaint",
+    "label_beliefs",
     "load_card",
     "load_checkpoint",
     "load_images",

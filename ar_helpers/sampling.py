@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .models import Cache, check_labels, check_tokens
 
@@ -19,6 +20,15 @@ class Samples(NamedTuple):
     tokens: Tensor
     probabilities: Tensor
     entropies: Tensor
+
+
+class Inpainted(NamedTuple):
+    """Ways to fill the hole in an image, tokens (P, N), int64, equally likely; and -log2 of the probability that the
+    model gives to the known pixels, all ways to fill the hole taken together, as estimated on the way, in bits.
+    """
+
+    tokens: Tensor
+    bits: float
 
 
 def entropy_bits(probabilities: Tensor) -> Tensor:
@@ -139,7 +149,7 @@ def generate(
     cache, was_training = Cache(), model.training
     model.eval()
     try:
-        for t in range(start, num_pixels):
+        for t in tqdm(range(start, num_pixels), unit="pixel", disable=None, leave=False):  # shown in a terminal only
             logits = model.next_logits(tokens[:, :t], labels, cache)
             distribution = sampling_probabilities(logits, temperature, top_k, top_p)  # (B, K)
             drawn = torch.multinomial(distribution, 1, generator=generator)  # (B, 1)
@@ -171,3 +181,104 @@ def complete(model: nn.Module, tokens: Tensor, keep_rows: int, **options) -> Sam
     if tokens.shape[-1:] != (num_pixels,):
         raise ValueError(f"tokens must have shape ({num_pixels},) or (B, {num_pixels}), not {tuple(tokens.shape)}")
     return generate(model, prompt=tokens[..., : keep_rows * model.image_size], **options)
+
+
+@torch.no_grad()
+def inpaint(
+    model: nn.Module,
+    tokens: Tensor,
+    known: Tensor,
+    label: int | None = None,
+    particles: int = 64,
+    seed: int | None = None,
+) -> Inpainted:
+    """Fill a hole in an image so that it fits the known pixels after it too, by sequential Monte Carlo.
+
+    Many images are drawn at once, the particles. Where a pixel is known, all take it over, and each gets weight by the
+    probability it gave to it; when few of them have nearly all the weight, those are copied and the others dropped
+    (Doucet et al., 2001). One particle alone is plain drawing from left to right, which ignores what comes after.
+
+    Args:
+        model: any model of the book.
+        tokens: (N,) of one whole image; what it holds in the hole does not matter.
+        known: (N,) bool, False in the hole.
+        label: its class, for a conditional model.
+        particles: how many, P, at least 1; drawing takes P times as long as one image.
+        seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
+
+    Raises:
+        TypeError: tokens are not integers, or known is not bool.
+        ValueError: a shape or value is wrong, or the label is missing or not wanted.
+    """
+    device, num_pixels = next(model.parameters()).device, model.image_size**2
+    check_tokens("tokens", tokens.unsqueeze(0), model.num_levels, num_pixels, num_pixels)
+    if known.dtype != torch.bool:
+        raise TypeError(f"known must be a tensor of bool, not {known.dtype}")
+    if known.shape != tokens.shape:
+        raise ValueError(f"known must have shape {tuple(tokens.shape)}, not {tuple(known.shape)}")
+    if particles < 1:
+        raise ValueError(f"particles must be at least 1, not {particles}")
+    labels = None if label is None else torch.full((particles,), label, device=device)
+    check_labels(labels, model.num_classes, particles)
+    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    tokens, known = tokens.long().tolist(), known.tolist()
+    drawn = torch.zeros(particles, num_pixels, dtype=torch.long, device=device)
+    log_weights, bits = torch.zeros(particles, device=device), 0.0
+    cache, was_training = Cache(), model.training
+    model.eval()
+    try:
+        for t in range(num_pixels):
+            log_probabilities = model.next_logits(drawn[:, :t], labels, cache).float().log_softmax(-1)  # (P, K)
+            if not known[t]:
+                drawn[:, t] = torch.multinomial(log_probabilities.exp(), 1, generator=generator).squeeze(1)
+                continue
+            drawn[:, t] = tokens[t]
+            log_weights += log_probabilities[:, tokens[t]]
+            weights = log_weights.softmax(0)
+            if 2 / weights.square().sum() < particles or t == num_pixels - 1:  # few are effective: start afresh
+                bits -= (log_weights.logsumexp(0).item() - math.log(particles)) / math.log(2)
+                rows = _resample(weights, generator)
+                drawn = drawn[rows]
+                cache.select(rows)
+                log_weights.zero_()
+    finally:
+        model.train(was_training)
+    if not known[-1]:  # the last pixels were drawn: the weights so far still stand
+        bits -= (log_weights.logsumexp(0).item() - math.log(particles)) / math.log(2)
+        drawn = drawn[_resample(log_weights.softmax(0), generator)]
+    return Inpainted(drawn.cpu(), bits)
+
+
+def _resample(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Numbers (P,) of particles, each as often as its weight (P,) says, to within one (systematic resampling)."""
+    count = len(weights)
+    start = torch.rand(1, generator=generator, device=weights.device)
+    ticks = (torch.arange(count, device=weights.device) + start) / count
+    return torch.searchsorted(weights.cumsum(0), ticks).clamp(max=count - 1)
+
+
+@torch.no_grad()
+def label_beliefs(model: nn.Module, tokens: Tensor) -> Tensor:
+    """How likely each class is after every pixel of an image, by Bayes' rule, all classes being equally likely before.
+
+    Args:
+        model: a conditional model.
+        tokens: (B, N) of whole images.
+
+    Returns:
+        Probabilities (B, N + 1, num_classes), float32, on the CPU: at place t, given the pixels before t.
+
+    Raises:
+        TypeError: tokens are not integers.
+        ValueError: the model is unconditional, or a shape or value is wrong.
+    """
+    if not model.num_classes:
+        raise ValueError("model must be conditional, not one with num_classes=0")
+    device = next(model.parameters()).device
+    evidence = []
+    for label in range(model.num_classes):
+        labels = torch.full((len(tokens),), label, device=device)
+        log_probabilities = model.image_logits(tokens.to(device), labels).float().log_softmax(-1)
+        chosen = log_probabilities.gather(-1, tokens.long().to(device).unsqueeze(-1)).squeeze(-1)  # (B, N)
+        evidence.append(torch.nn.functional.pad(chosen.double().cumsum(1), (1, 0)))
+    return torch.stack(evidence, dim=-1).softmax(-1).float().cpu()

@@ -377,3 +377,95 @@ def test_entropy_runs_from_none_when_certain_to_log2_of_the_levels_when_uniform(
 def test_prediction_maps_want_shapes_that_agree():
     with pytest.raises(ValueError, match=r"tokens must have the shape of logits less its last axis, not \(4,\)"):
         ar.prediction_maps(torch.zeros(5, 3), torch.zeros(4, dtype=torch.long))
+
+
+# --- inpaint and label_beliefs ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def every_image(model):
+    """All images of a tiny model (K ** N, N) and their exact probabilities (K ** N,)."""
+    num_pixels = model.image_size**2
+    images = torch.tensor(list(itertools.product(range(model.num_levels), repeat=num_pixels)))
+    labels = torch.ones(len(images), dtype=torch.long) if model.num_classes else None
+    logits = model.image_logits(images, labels)
+    return images, logits.double().softmax(-1).gather(-1, images.unsqueeze(-1)).squeeze(-1).prod(1)
+
+
+HOLES = {"in the middle": [1, 0, 0, 1], "at the end": [1, 1, 0, 0], "at the start": [0, 0, 1, 1], "none": [1] * 4}
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES)
+@pytest.mark.parametrize("model_class", [ar.PositionalMLP, ar.PixelTransformer])
+def test_inpainting_draws_from_the_exact_posterior(model_class, hole):
+    model = build(model_class, image_size=2)
+    known, tokens = torch.tensor(hole, dtype=torch.bool), torch.tensor([0, 1, 2, 1])
+    images, probable = every_image(model)
+    probable[(images != tokens)[:, known].any(1)] = 0.0
+    filled = ar.inpaint(model, tokens, known, 1 if model.num_classes else None, particles=20_000, seed=0)
+    assert (filled.tokens[:, known] == tokens[known]).all()
+    assert filled.bits == pytest.approx(-math.log2(probable.sum()), abs=0.02)
+    drawn = torch.bincount(filled.tokens @ torch.tensor([27, 9, 3, 1]), minlength=81) / 20_000
+    torch.testing.assert_close(drawn.double(), probable / probable.sum(), rtol=0, atol=0.015)
+
+
+def test_few_particles_are_right_on_average_about_the_probability_of_what_is_known():
+    model = build(ar.PixelTransformer, image_size=2)
+    known, tokens = torch.tensor([False, True, False, True]), torch.tensor([0, 1, 2, 1])
+    images, probable = every_image(model)
+    exact = probable[(images == tokens)[:, known].all(1)].sum().item()
+    estimates = [2 ** -ar.inpaint(model, tokens, known, 1, particles=3, seed=seed).bits for seed in range(400)]
+    error = torch.tensor(estimates).std().item() / 20
+    assert abs(sum(estimates) / 400 - exact) < 4 * error
+    assert error < 0.1 * exact
+
+
+def test_one_particle_draws_from_left_to_right_as_generate_does():
+    model = build()
+    tokens, known = torch.tensor([1, 2, 0, 0, 1, 2, 0, 0, 0]), torch.arange(9) < 3
+    alone = ar.inpaint(model, tokens, known, particles=1, seed=4)
+    assert torch.equal(alone.tokens, ar.generate(model, prompt=tokens[:3], seed=4).tokens)
+    again = ar.inpaint(model, tokens, known, particles=1, seed=4)
+    assert torch.equal(alone.tokens, again.tokens)
+    assert alone.bits == again.bits
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"known": torch.ones(9)}, TypeError, r"known must be a tensor of bool, not torch\.float32"),
+        ({"known": torch.ones(4, dtype=torch.bool)}, ValueError, r"known must have shape \(9,\), not \(4,\)"),
+        ({"tokens": torch.full((9,), 3)}, ValueError, "tokens must hold levels from 0 to 2, not 3"),
+        ({"tokens": torch.zeros(9)}, TypeError, "tokens must be a tensor of integers"),
+        ({"particles": 0}, ValueError, "particles must be at least 1, not 0"),
+        ({"label": 4}, ValueError, "labels must be from 0 to 3, not 4"),
+        ({"label": None}, ValueError, "labels must be given"),
+    ],
+)
+def test_inpaint_names_what_is_wrong(change, error, message):
+    right = {"tokens": torch.zeros(9, dtype=torch.long), "known": torch.ones(9, dtype=torch.bool), "label": 1}
+    with pytest.raises(error, match=message):
+        ar.inpaint(build(ar.ConditionalMLP), **right | change)
+
+
+@pytest.mark.parametrize("model_class", [ar.ConditionalMLP, ar.PixelTransformer])
+def test_beliefs_are_bayes_rule_pixel_by_pixel(model_class):
+    model = build(model_class)
+    tokens = torch.randint(3, (2, 9), generator=torch.Generator().manual_seed(0))
+    beliefs = ar.label_beliefs(model, tokens)
+    assert beliefs.shape == (2, 10, 4)
+    torch.testing.assert_close(beliefs[:, 0], torch.full((2, 4), 0.25))
+    for row, t in itertools.product(range(2), range(10)):
+        joint = []
+        for label in range(4):
+            given, probability = torch.tensor([label]), 1.0
+            for i in range(t):
+                distribution = model.next_logits(tokens[row : row + 1, :i], given).softmax(-1)[0]
+                probability *= distribution[tokens[row, i]].item()
+            joint.append(probability)
+        assert beliefs[row, t].tolist() == pytest.approx([p / sum(joint) for p in joint], abs=1e-4)
+
+
+def test_beliefs_need_a_conditional_model():
+    with pytest.raises(ValueError, match="model must be conditional, not one with num_classes=0"):
+        ar.label_beliefs(build(), torch.zeros(1, 9, dtype=torch.long))
