@@ -393,6 +393,7 @@ def every_image(model):
 
 
 HOLES = {"in the middle": [1, 0, 0, 1], "at the end": [1, 1, 0, 0], "at the start": [0, 0, 1, 1], "none": [1] * 4}
+HOLES |= {"two": [0, 1, 0, 1]}
 
 
 @pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES)
@@ -407,6 +408,38 @@ def test_inpainting_draws_from_the_exact_posterior(model_class, hole):
     assert filled.bits == pytest.approx(-math.log2(probable.sum()), abs=0.02)
     drawn = torch.bincount(filled.tokens @ torch.tensor([27, 9, 3, 1]), minlength=81) / 20_000
     torch.testing.assert_close(drawn.double(), probable / probable.sum(), rtol=0, atol=0.015)
+
+
+@pytest.mark.parametrize("model_class", [ar.ConditionalMLP, ar.PixelTransformer])
+def test_inpainting_many_holes_drops_and_copies_particles_and_stays_exact(model_class, monkeypatch):
+    model = build(model_class)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)  # surer of itself, so that weights differ much
+    known, tokens = torch.arange(9) % 2 == 1, torch.tensor([0, 0, 2, 2, 1, 2, 0, 0, 0])
+    images, probable = every_image(model)
+    probable[(images != tokens)[:, known].any(1)] = 0.0
+    times, resample = [], ar.sampling._resample
+    monkeypatch.setattr(ar.sampling, "_resample", lambda *given: times.append(1) or resample(*given))
+    filled = ar.inpaint(model, tokens, known, 1, particles=20_000, seed=0)
+    assert len(times) >= 2
+    assert filled.bits == pytest.approx(-math.log2(probable.sum()), abs=0.05)
+    for t in range(9):
+        exact = torch.stack([probable[images[:, t] == level].sum() for level in range(3)]) / probable.sum()
+        drawn = torch.bincount(filled.tokens[:, t], minlength=3) / 20_000
+        torch.testing.assert_close(drawn.double(), exact, rtol=0, atol=0.03)
+
+
+def test_inpainting_with_a_cache_is_inpainting_without(monkeypatch):
+    model = build(ar.PixelTransformer)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    known, tokens = torch.arange(9) % 2 == 1, torch.tensor([0, 0, 2, 2, 1, 2, 0, 0, 0])
+    cached = ar.inpaint(model, tokens, known, 1, particles=500, seed=0)
+    next_logits = model.next_logits
+    monkeypatch.setattr(model, "next_logits", lambda prefix, labels, cache: next_logits(prefix, labels))
+    uncached = ar.inpaint(model, tokens, known, 1, particles=500, seed=0)
+    assert torch.equal(cached.tokens, uncached.tokens)
+    assert cached.bits == pytest.approx(uncached.bits, abs=1e-4)
 
 
 def test_few_particles_are_right_on_average_about_the_probability_of_what_is_known():
