@@ -1,22 +1,28 @@
-"""The command line: python -m ar_helpers train | evaluate | models."""
+"""The command line: python -m ar_helpers sample | complete | train | evaluate | models."""
 
 import argparse
 import contextlib
 import dataclasses
 import json
 import platform
+import secrets
 import sys
+import tempfile
 import time
+import zlib
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
 
-from . import data, models, sampling, training
+from . import data, metrics, models, plots, sampling, training
 
 RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives on two CPU cores
     "one_hot_mlp": (models.OneHotMLP, training.TrainConfig(steps=10_000)),
-    "positional_mlp": (models.PositionalMLP, training.TrainConfig(steps=9_500)),
-    "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=9_500)),
+    "positional_mlp": (models.PositionalMLP, training.TrainConfig(steps=10_500)),
+    "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=10_500)),
     "transformer": (
         models.PixelTransformer,
         training.TrainConfig(
@@ -26,8 +32,182 @@ RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives
 }
 
 
+DRAWS = "transformer"  # which shipped model draws unless another is named
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    """Draw digits: a PNG of each, a sheet of all, and what they were drawn with."""
+    _check_numbers(arguments)
+    model, source = _load(arguments.model)
+    classes = _targets("--targets", arguments.targets, model)
+    count = arguments.count or (10 if classes is None else 1)
+    labels = None if classes is None else [label for label in classes for _ in range(count)]
+    samples = _draw(model, arguments, labels=labels, count=None if labels else count)
+    columns = count if classes is not None and count > 1 else 10
+    _store(samples, labels, model, arguments, source, columns)
+
+
+def complete(arguments: argparse.Namespace) -> None:
+    """Draw endings to the top of a picture of a digit."""
+    _check_numbers(arguments)
+    model, source = _load(arguments.model)
+    classes = _targets("--target", arguments.target, model)
+    if arguments.target is not None and len(classes) > 1:
+        raise ValueError(f"--target must be a single number, not {arguments.target!r}")
+    picture, background = read_picture(Path(arguments.picture))
+    print(f"It was read as {background}.", file=sys.stderr)
+    if picture.shape[0] != model.image_size:
+        raise ValueError(f"--model must be of images of {picture.shape[0]} pixels a side, not {model.image_size}")
+    count = arguments.count or 8
+    tokens = data.quantize(picture, model.num_levels).flatten()
+    labels, beliefs = None, None
+    if model.num_classes:
+        if not 0 <= arguments.keep_rows < model.image_size:
+            raise ValueError(f"keep_rows must be from 0 to {model.image_size - 1}, not {arguments.keep_rows}")
+        beliefs = sampling.label_beliefs(model, tokens.unsqueeze(0))[0, arguments.keep_rows * model.image_size]
+        generator = torch.Generator().manual_seed(arguments.seed)
+        drawn = torch.multinomial(beliefs, count, replacement=True, generator=generator)
+        labels = drawn.tolist() if arguments.target is None else classes[:1] * count
+    samples = _draw(model, arguments, tokens=tokens.expand(count, -1), labels=labels, keep_rows=arguments.keep_rows)
+    more = {"picture": str(arguments.picture), "read_as": background, "keep_rows": arguments.keep_rows}
+    if beliefs is not None:
+        more["beliefs"] = [round(belief, 4) for belief in beliefs.tolist()]
+    _store(samples, labels, model, arguments, source, min(count, 10), more)
+
+
+def read_picture(path: Path) -> tuple[Tensor, str]:
+    """A picture of one digit as MNIST has it: (28, 28), uint8, light on dark, 20 pixels long, its centre of mass amid.
+
+    Returns the picture, and how its own colours were understood: "dark on light" or "light on dark". One that is
+    light on dark and of 28 x 28 pixels is taken as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, or one of a single shade.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no picture {path}")
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+    white = Image.new("RGBA", picture.size, "white")
+    grey = np.asarray(Image.alpha_composite(white, picture).convert("L"), dtype=np.float32)
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ground = np.median(edge)
+    dark_on_light = ground > (grey.min() + grey.max()) / 2
+    if dark_on_light:
+        grey, ground = 255 - grey, 255 - ground
+    contrast = grey.max() - ground
+    if contrast < 25:
+        raise ValueError(f"{path} shows no digit: it is nearly all of one shade")
+    words = "dark on light" if dark_on_light else "light on dark"
+    if not dark_on_light and grey.shape == (28, 28):
+        return torch.from_numpy(grey.astype(np.uint8)), words
+    ink = np.clip((grey - ground) / contrast * 1.2 - 0.1, 0, 1)  # neither the paper's grain nor a pale pen counts
+    rows, cols = np.nonzero(ink.max(1) > 0)[0], np.nonzero(ink.max(0) > 0)[0]
+    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    longest = max(ink.shape)
+    size = tuple(max(1, round(20 * side / longest)) for side in reversed(ink.shape))
+    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BOX if longest > 20 else Image.BICUBIC))
+    small = np.clip(small / small.max(), 0, 1)
+    height, width = small.shape
+    middle = [(np.indices(small.shape)[axis] * small).sum() / small.sum() for axis in (0, 1)]
+    top, left = (
+        int(np.clip(round(13.5 - centre), 0, 28 - side)) for centre, side in zip(middle, small.shape, strict=True)
+    )
+    digit = np.zeros((28, 28), np.float32)
+    digit[top : top + height, left : left + width] = small
+    return torch.from_numpy(np.round(255 * digit).astype(np.uint8)), words
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    for name in ("count", "scale"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+
+
+def _load(name: str) -> tuple[nn.Module, Path]:
+    """A shipped model, or one in a file, and where it came from."""
+    if name in training.card_names():
+        return training.load_pretrained(name), training.CHECKPOINTS / f"{name}.safetensors"
+    if Path(name).suffix == ".safetensors":
+        return training.load_checkpoint(name), Path(name)
+    names = ", ".join(training.card_names())
+    raise ValueError(f"the model must be a .safetensors file or one of {names}, not {name!r}")
+
+
+def _targets(option: str, text: str | None, model: nn.Module) -> list[int] | None:
+    """The classes asked for: all of them if nothing is said, None for a model that has no classes."""
+    if not model.num_classes:
+        if text is not None:
+            raise ValueError(f"{option} must not be given: this model draws what it likes, not {text!r}")
+        return None
+    if text is None:
+        return list(range(model.num_classes))
+    classes = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    if not all(0 <= label < model.num_classes for label in classes):
+        raise ValueError(f"{option} must be numbers from 0 to {model.num_classes - 1}, as in 0,1,2, not {text!r}")
+    return classes
+
+
+def _draw(model: nn.Module, arguments: argparse.Namespace, **what) -> sampling.Samples:
+    print(f"Drawing with {arguments.model}, seed {arguments.seed} ...", file=sys.stderr)
+    knobs = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
+    return (sampling.complete if "tokens" in what else sampling.generate)(model, **what, **knobs)
+
+
+def _store(samples, labels, model, arguments, source, columns, more=None) -> None:
+    """Write the drawings aside, then rename them into place; print what was drawn."""
+    out = Path(arguments.out) if arguments.out else _new_folder(arguments.folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pictures = np.round(255 * data.dequantize(samples.tokens, model.num_levels).numpy()).astype(np.uint8)
+    pictures = pictures.reshape(-1, model.image_size, model.image_size)
+    with torch.no_grad():
+        logits = model.image_logits(samples.tokens, None if labels is None else torch.tensor(labels))
+    likelihoods, _ = sampling.prediction_maps(logits, samples.tokens)
+    start = (more or {}).get("keep_rows", 0) * model.image_size
+    bits = -likelihoods[:, start:].log2().mean(1)  # at natural temperature, of what was drawn
+    images, seen = [], {}
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
+        for i, picture in enumerate(pictures):
+            label = "any" if labels is None else labels[i]
+            seen[label] = seen.get(label, 0) + 1
+            name = f"{label}_{seen[label]:03}"
+            Image.fromarray(plots.enlarge(picture, arguments.scale)).save(Path(aside, f"{name}.png"))
+            if arguments.gif:
+                one = samples.tokens[i : i + 1]
+                plots.animate(one, model.num_levels, Path(aside, f"{name}.gif"), scale=arguments.scale)
+            images.append({"file": f"{name}.png", "label": label, "bits_per_pixel": round(bits[i].item(), 4)})
+        Image.fromarray(plots.tile(pictures, columns, 4)).save(Path(aside, "sheet.png"))
+        if arguments.gif:
+            plots.animate(samples.tokens, model.num_levels, Path(aside, "sheet.gif"), columns)
+        settings = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
+        checkpoint = {"name": arguments.model, "crc32": f"{zlib.crc32(source.read_bytes()):08x}"}
+        record = {"checkpoint": checkpoint, **settings, **(more or {}), "images": images}
+        Path(aside, "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        out.mkdir(exist_ok=True)
+        for file in sorted(Path(aside).iterdir()):
+            file.replace(out / file.name)
+    mean = bits.mean().item()
+    text = f"{len(images)} drawings in {out}, {mean:.3f} bits per pixel on average; sheet.png shows them all"
+    print(json.dumps({"folder": str(out), **record}) if arguments.json else text)
+
+
+def _new_folder(name: str) -> Path:
+    """A folder that is not there yet: NAME, NAME-2, NAME-3 ..."""
+    number = 1
+    while (folder := Path(name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Train one of the book's models, score it as stored, and write weights and card."""
+    if arguments.name == "lenet5":
+        train_classifier(arguments)
+        return
     model_class, config = RECIPES[arguments.name]
     if arguments.steps is not None:
         config = dataclasses.replace(config, steps=arguments.steps)
@@ -79,6 +259,17 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"{arguments.name}: {scores['test_bits_per_pixel']:.4f} bits per pixel on {len(test.images)} test images")
 
 
+def train_classifier(arguments: argparse.Namespace) -> None:
+    """Train the classifier that judges drawings; it takes no --steps, and starts anew when interrupted."""
+    if arguments.steps is not None:
+        raise ValueError(f"--steps must not be given for lenet5, not {arguments.steps}")
+    out = Path(arguments.out)
+    digits = data.load_images(arguments.data)
+    out.mkdir(parents=True, exist_ok=True)
+    card = metrics.train_classifier(digits, out / "lenet5.safetensors", seed=arguments.seed or 0)
+    print(f"lenet5: reads {card['test_accuracy']:.2%} of the test images, trained in {card['seconds']:.0f} s")
+
+
 def hardware(device: str) -> str:
     """What the run was done on, in words."""
     if device == "cuda":
@@ -91,13 +282,7 @@ def hardware(device: str) -> str:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a shipped checkpoint, or a file, in bits per pixel."""
-    if arguments.name in training.card_names():
-        model = training.load_pretrained(arguments.name)
-    elif Path(arguments.name).suffix == ".safetensors":
-        model = training.load_checkpoint(arguments.name)
-    else:
-        names = ", ".join(training.card_names())
-        raise ValueError(f"name must be a .safetensors file or one of {names}, not {arguments.name!r}")
+    model, _ = _load(arguments.name)
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit must be at least 1, not {arguments.limit}")
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
@@ -125,8 +310,32 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=function)
         return sub
 
+    def drawing(sub, folder):
+        """The options that all that draws has; those with an underscore are another project's spellings."""
+        sub.set_defaults(folder=folder)
+        sub.add_argument("--count", type=int, help="drawings of each class (default: 1; complete: 8 in all)")
+        sub.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder (default: 1)")
+        sub.add_argument("--top-k", "--top_k", type=int, help="draw from the k likeliest grey levels only")
+        sub.add_argument("--top-p", "--top_p", type=float, help="from the likeliest that have this probability")
+        sub.add_argument("--seed", type=int, default=secrets.randbelow(2**31), help="the same seed, the same drawings")
+        sub.add_argument("--gif", "--generate_gifs", action="store_true", help="also show each being drawn")
+        sub.add_argument("--model", default=DRAWS, help="a shipped checkpoint or a .safetensors file")
+        sub.add_argument("--scale", type=int, default=8, help="how many times a pixel is enlarged (default: 8)")
+        sub.add_argument("--out", help=f"folder to write into (default: a new one, {folder})")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("sample", sample, "python -m ar_helpers sample --targets 0,1,2 --count 8 --temperature 0.9 --gif")
+    sub.add_argument("--targets", help="the classes to draw, as in 0,1,2 (default: all)")
+    drawing(sub, "samples")
+
+    sub = command("complete", complete, "python -m ar_helpers complete my_seven.jpg --keep-rows 14 --count 8")
+    sub.add_argument("picture", metavar="IMAGE", help="any picture of one digit, dark on light or light on dark")
+    sub.add_argument("--keep-rows", type=int, default=14, help="rows of 28 to keep from the top (default: 14)")
+    sub.add_argument("--target", help="what it is to become (default: drawn by what the kept rows suggest)")
+    drawing(sub, "completions")
+
     sub = command("train", train, "python -m ar_helpers train one_hot_mlp --steps 500 --out mine")
-    sub.add_argument("name", choices=sorted(RECIPES))
+    sub.add_argument("name", choices=[*sorted(RECIPES), "lenet5"])
     sub.add_argument("--steps", type=int, help="in place of the recipe's")
     sub.add_argument("--seed", type=int, help="in place of the recipe's")
     sub.add_argument("--out", default=".", help="folder for the weights and the card (default: this one)")

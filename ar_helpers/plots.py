@@ -153,6 +153,24 @@ def plot_history(histories, baselines: Mapping[str, float] | None = None) -> Fig
     return figure
 
 
+def tile(pictures: np.ndarray, columns: int, scale: int) -> np.ndarray:
+    """Grey pictures (M, H, W), uint8, in a grid with thin lines between, each pixel `scale` pixels wide and high."""
+    count, height, width = pictures.shape
+    rows, columns = _grid(count, columns)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 96, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        canvas[top : top + height, left : left + width] = picture
+    return enlarge(canvas, scale)
+
+
+def enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
+    """Each pixel of a picture (H, W) as a square of `scale` pixels a side; at least 1."""
+    if scale < 1:
+        raise ValueError(f"scale must be at least 1, not {scale}")
+    return picture.repeat(scale, 0).repeat(scale, 1)
+
+
 def animate(
     tokens: Tensor,
     num_levels: int,
@@ -184,18 +202,10 @@ def animate(
         raise ValueError(f"frames must be at least 2, not {frames}")
     if path is not None and Path(path).suffix != ".gif":
         raise ValueError(f"path must end in .gif, not {str(path)!r}")
-    count, side, _ = pictures.shape
-    rows, columns = _grid(count, columns)
-    gap = 1
-    cell = side + gap
+    order = np.arange(pictures[0].size).reshape(pictures[0].shape)
     stages = []
-    for drawn in np.linspace(0, side * side, frames).round().astype(int):
-        canvas = np.full((rows * cell + gap, columns * cell + gap), 96, np.uint8)
-        for i, picture in enumerate(pictures):
-            top, left = (i // columns) * cell + gap, (i % columns) * cell + gap
-            shown = np.where(np.arange(side * side) < drawn, picture.ravel(), 48)
-            canvas[top : top + side, left : left + side] = shown.reshape(side, side)
-        stages.append(Image.fromarray(canvas.repeat(scale, 0).repeat(scale, 1)))
+    for drawn in np.linspace(0, order.size, frames).round():
+        stages.append(Image.fromarray(tile(np.where(order < drawn, pictures, 48).astype(np.uint8), columns, scale)))
     times = [max(20, round(seconds * 1000 / (frames - 1)))] * (frames - 1) + [2000]
     buffer = io.BytesIO()
     stages[0].save(buffer, "GIF", save_all=True, append_images=stages[1:], duration=times, loop=0, optimize=False)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ar_helpers as ar
 from ar_helpers import __main__ as command_line
@@ -110,7 +112,7 @@ def test_evaluate_prints_nothing_but_json_even_on_stand_in_data(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("huge",), "name must be a .safetensors file or one of tiny, not 'huge'"),
+        (("huge",), "the model must be a .safetensors file or one of tiny, not 'huge'"),
         (("no.safetensors",), "there is no checkpoint no.safetensors"),
         (("tiny", "--data", "cifar"), "name must be one of mnist, fashion_mnist, kmnist, digits, not 'cifar'"),
         (("tiny", "--data", "digits", "--limit", "0"), "--limit must be at least 1, not 0"),
@@ -131,6 +133,173 @@ def test_evaluate_names_a_truncated_file_and_one_that_suits_no_data(command, tmp
     code, out, err = command("evaluate", path, "--data", "digits")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "mine.safetensors is damaged" in err
+
+
+# --- sample and complete ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawer(shipped):
+    """A tiny conditional checkpoint of the real image size, as if it shipped."""
+    torch.manual_seed(0)
+    model = ar.ConditionalMLP(num_levels=4, hidden_size=4, context_length=3)
+    ar.save_checkpoint(training.CHECKPOINTS / "drawer.safetensors", model, shipped | {"name": "drawer"})
+    return model
+
+
+def read(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_sample_draws_what_is_asked_for_and_says_with_what(command, drawer, tmp_path):
+    out = tmp_path / "some" / "folder"
+    knobs = ("--temperature", "1.2", "--top-k", 3, "--top-p", "0.9", "--seed", 5, "--scale", 2)
+    code, text, _ = command("sample", "--model", "drawer", "--targets", "7,0", "--count", 2, *knobs, "--out", out)
+    assert code == 0
+    pictures = ["0_001.png", "0_002.png", "7_001.png", "7_002.png"]
+    assert names_in(out) == [*pictures, "samples.json", "sheet.png"]
+    assert names_in(out.parent) == ["folder"]  # nothing is left beside it
+    expected = ar.generate(drawer, [7, 7, 0, 0], temperature=1.2, top_k=3, top_p=0.9, seed=5).tokens
+    record = json.loads((out / "samples.json").read_text(encoding="utf-8"))
+    assert (record["checkpoint"]["name"], record["temperature"], record["seed"]) == ("drawer", 1.2, 5)
+    assert [image["file"] for image in record["images"]] == ["7_001.png", "7_002.png", "0_001.png", "0_002.png"]
+    likelihoods, _ = ar.prediction_maps(drawer.image_logits(expected, torch.tensor([7, 7, 0, 0])), expected)
+    for image, tokens, likelihood in zip(record["images"], expected, likelihoods, strict=True):
+        shown = read(out / image["file"])
+        assert shown.shape == (56, 56)
+        grey = (ar.dequantize(tokens, 4) * 255).round().to(torch.uint8).view(28, 28).numpy()
+        assert (shown[::2, ::2] == grey).all()
+        assert image["bits_per_pixel"] == pytest.approx(-likelihood.log2().mean().item(), abs=1e-3)
+    assert read(out / "sheet.png").shape == ((2 * 29 + 1) * 4, (2 * 29 + 1) * 4)
+    assert text.startswith(f"4 drawings in {out}, ")
+
+
+def test_sample_without_options_draws_every_digit_into_a_new_folder(command, drawer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "DRAWS", "drawer")
+    for folder in ("samples", "samples-2"):
+        code, _, err = command("sample")
+        assert code == 0
+        assert names_in(tmp_path / folder) == [f"{digit}_001.png" for digit in range(10)] + [
+            "samples.json",
+            "sheet.png",
+        ]
+        assert "seed" in err
+
+
+def test_the_same_seed_and_the_original_spellings_give_the_same_files(command, drawer, tmp_path):
+    common = ("sample", "--model", "drawer", "--targets", "3", "--seed", 1, "--out")
+    assert command(*common, tmp_path / "a", "--top-k", 2, "--top-p", "0.8", "--gif")[0] == 0
+    assert command(*common, tmp_path / "b", "--top_k", 2, "--top_p", "0.8", "--generate_gifs")[0] == 0
+    assert names_in(tmp_path / "a") == ["3_001.gif", "3_001.png", "samples.json", "sheet.gif", "sheet.png"]
+    for name in names_in(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with Image.open(tmp_path / "a" / "3_001.gif") as frames:
+        assert frames.n_frames >= 20
+
+
+def test_sample_as_json_is_the_record(command, drawer, tmp_path):
+    code, text, _ = command("sample", "--model", "drawer", "--targets", "3", "--out", tmp_path / "a", "--json")
+    record = json.loads((tmp_path / "a" / "samples.json").read_text(encoding="utf-8"))
+    assert (code, json.loads(text)) == (0, {"folder": str(tmp_path / "a"), **record})
+
+
+def test_a_model_without_classes_draws_what_it_likes(command, shipped, tmp_path):
+    code, _, _ = command("sample", "--model", "tiny", "--count", 2, "--out", tmp_path / "a")
+    assert (code, names_in(tmp_path / "a")) == (0, ["any_001.png", "any_002.png", "samples.json", "sheet.png"])
+
+
+def seven(path, ground, ink, size=(120, 90)):
+    """A big 7 in two strokes, off the middle."""
+    canvas = np.full((*size, 3), ground, np.uint8)
+    canvas[15:23, 20:60] = canvas[15:100, 52:60] = ink
+    Image.fromarray(canvas).save(path)
+
+
+@pytest.mark.parametrize(("ground", "ink", "words"), [(250, 30, "dark on light"), (10, 240, "light on dark")])
+def test_complete_takes_either_colours_and_keeps_the_rows(command, drawer, tmp_path, ground, ink, words):
+    seven(tmp_path / "seven.png", ground, ink)
+    arguments = ("complete", tmp_path / "seven.png", "--model", "drawer", "--keep-rows", 9, "--count", 3, "--scale", 1)
+    code, _, err = command(*arguments, "--seed", 0, "--out", tmp_path / "out")
+    assert code == 0
+    assert f"It was read as {words}." in err
+    record = json.loads((tmp_path / "out" / "samples.json").read_text(encoding="utf-8"))
+    assert (record["read_as"], record["keep_rows"], len(record["images"])) == (words, 9, 3)
+    picture, _ = command_line.read_picture(tmp_path / "seven.png")
+    tokens = ar.quantize(picture, 4).flatten()
+    beliefs = ar.label_beliefs(drawer, tokens.unsqueeze(0))[0, 9 * 28]
+    assert record["beliefs"] == pytest.approx(beliefs.tolist(), abs=1e-3)
+    kept = (ar.dequantize(tokens, 4) * 255).round().to(torch.uint8).view(28, 28).numpy()[:9]
+    for image in record["images"]:
+        assert (read(tmp_path / "out" / image["file"])[:9] == kept).all()
+    assert command(*arguments, "--target", 7, "--out", tmp_path / "sevens")[0] == 0
+    assert names_in(tmp_path / "sevens") == ["7_001.png", "7_002.png", "7_003.png", "samples.json", "sheet.png"]
+
+
+def test_a_picture_is_centred_and_sized_as_mnist_is(tmp_path):
+    shown = []
+    for name, ground, ink in (("dark", 250, 30), ("light", 5, 225)):
+        seven(tmp_path / f"{name}.png", ground, ink)
+        picture, _ = command_line.read_picture(tmp_path / f"{name}.png")
+        assert (picture.dtype, picture.shape) == (torch.uint8, (28, 28))
+        rows, cols = picture.nonzero().unbind(1)
+        assert rows.max() - rows.min() + 1 == 20
+        assert cols.max() - cols.min() + 1 < 20
+        weights = picture.double() / picture.sum()
+        place = torch.arange(28.0, dtype=torch.double)
+        assert abs((weights.sum(1) * place).sum() - 13.5) < 1
+        assert abs((weights.sum(0) * place).sum() - 13.5) < 1
+        assert picture.max() == 255
+        shown.append(picture)
+    assert (shown[0].int() - shown[1].int()).abs().max() <= 3
+    digit = ar.load_images("digits").test.images[0]
+    Image.fromarray(digit.numpy()).save(tmp_path / "as_it_is.png")
+    taken, words = command_line.read_picture(tmp_path / "as_it_is.png")
+    assert words == "light on dark"
+    assert torch.equal(taken, digit)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--targets", "11"), "--targets must be numbers from 0 to 9, as in 0,1,2, not '11'"),
+        (("--targets", "a"), "--targets must be numbers from 0 to 9, as in 0,1,2, not 'a'"),
+        (("--targets", ""), "--targets must be numbers from 0 to 9, as in 0,1,2, not ''"),
+        (("--temperature", "0"), "temperature must be a finite number above 0, not 0.0"),
+        (("--top-k", "0"), "top_k must be at least 1, not 0"),
+        (("--top-p", "1.5"), "top_p must lie in (0, 1], not 1.5"),
+        (("--count", "0"), "--count must be at least 1, not 0"),
+        (("--scale", "0"), "--scale must be at least 1, not 0"),
+        (("--model", "huge"), "the model must be a .safetensors file or one of drawer, tiny, not 'huge'"),
+        (("--model", "tiny", "--targets", "1"), "--targets must not be given: this model draws what it likes, not '1'"),
+    ],
+)
+def test_sample_names_what_is_wrong_in_one_line_and_writes_nothing(command, drawer, tmp_path, arguments, message):
+    out = tmp_path / "out"
+    code, text, err = command("sample", "--model", "drawer", "--out", out, *arguments)
+    assert (code, text) == (2, "")
+    assert err.splitlines()[-1] == f"error: {message}"
+    assert not out.exists()
+
+
+def test_complete_names_what_is_wrong_with_a_picture(command, drawer, tmp_path):
+    (tmp_path / "words.png").write_text("no picture")
+    Image.new("L", (40, 40), 200).save(tmp_path / "blank.png")
+    seven(tmp_path / "seven.png", 250, 30)
+    wrong = {
+        ("no.png",): f"there is no picture {tmp_path / 'no.png'}",
+        ("words.png",): f"{tmp_path / 'words.png'} is no picture that can be read",
+        ("blank.png",): f"{tmp_path / 'blank.png'} shows no digit: it is nearly all of one shade",
+        ("seven.png", "--keep-rows", 28): "keep_rows must be from 0 to 27, not 28",
+        ("seven.png", "--target", 10): "--target must be numbers from 0 to 9",
+        ("seven.png", "--target", "1,2"): "--target must be a single number, not '1,2'",
+    }
+    for (name, *more), message in wrong.items():
+        code, text, err = command("complete", tmp_path / name, "--model", "drawer", "--out", tmp_path / "out", *more)
+        assert (code, text) == (2, "")
+        assert err.splitlines()[-1].startswith(f"error: {message}")
+        assert not (tmp_path / "out").exists()
 
 
 # --- train --------------------------------------------------------------------------------------------------------
@@ -186,7 +355,7 @@ def test_what_is_no_command_exits_with_2_and_says_how_to(command, arguments):
     assert err.startswith("usage: python -m ar_helpers")
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "models"])
+@pytest.mark.parametrize("name", ["sample", "complete", "train", "evaluate", "models"])
 def test_every_command_explains_itself_with_an_example(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0

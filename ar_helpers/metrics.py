@@ -1,0 +1,148 @@
+"""A classifier of digits, and what is measured with it: can a drawing be read, and do drawings differ?"""
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import models, training
+from .data import Digits, dequantize, quantize, quick_mode
+
+WEIGHTS = training.CHECKPOINTS / "lenet5.safetensors"
+SHOWN_LEVELS = 16  # it is trained on images with the book's grey levels, since those are what it will judge
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 (LeCun et al., 1998), with ReLU and max pooling for what they had in 1998: 61,706 parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+        )  # fmt: skip
+        self.output = nn.Linear(84, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10) of images (B, 28, 28) with grey values from 0 to 1."""
+        return self.output(self.features(images.unsqueeze(1)))
+
+
+class Verdict(NamedTuple):
+    """Whether each image is read as what it was asked for, (B,) bool, and the features (B, 84) it was read by."""
+
+    recognized: Tensor
+    features: Tensor
+
+
+def load_classifier() -> LeNet5:
+    """The classifier that ships with the package, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, OSError: its file is missing or damaged.
+    """
+    tensors, _ = training._read(WEIGHTS)
+    classifier = LeNet5()
+    classifier.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return classifier.eval()
+
+
+@torch.no_grad()
+def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: LeNet5 | None = None) -> Verdict:
+    """Let the classifier read images.
+
+    Args:
+        tokens: (B, 784) integers.
+        labels: (B,) integers, what they should be read as.
+        num_levels: the number of levels K of the tokens.
+        classifier: another one than the package's.
+
+    Raises:
+        TypeError: tokens or labels are no integer tensors.
+        ValueError: a shape or value is wrong.
+    """
+    models.check_tokens("tokens", tokens, num_levels, 784, 784)
+    models.check_labels(labels, 10, len(tokens))
+    classifier = load_classifier() if classifier is None else classifier
+    images = dequantize(tokens, num_levels).view(-1, 28, 28)
+    features = torch.cat([classifier.features(part.unsqueeze(1)) for part in images.split(1000)])
+    return Verdict(classifier.output(features).argmax(1) == labels, features)
+
+
+def spread(features: Tensor, labels: Tensor) -> float:
+    """How far apart the features of images of one class are: the mean distance of pairs, averaged over the classes.
+
+    Only ratios mean anything: that of samples to that of as many real digits is 1 when the samples are as diverse.
+
+    Args:
+        features: (B, F), at least two of each class that occurs.
+        labels: (B,) integers.
+
+    Raises:
+        ValueError: a class has a single image.
+    """
+    means = []
+    for label in labels.unique():
+        members = features[labels == label]
+        if len(members) < 2:
+            raise ValueError(f"labels must name each class at least twice, not class {label} once")
+        means.append(torch.pdist(members).mean())
+    return torch.stack(means).mean().item()
+
+
+def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 28, 28) each turned by up to 12 degrees, scaled by up to 12 % and shifted by up to 2.5 pixels."""
+    uniform = 2 * torch.rand(4, len(images), generator=generator) - 1
+    angle, scale = 12 / 180 * torch.pi * uniform[0], 1 + 0.12 * uniform[1]
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    shift = 2.5 / 14 * uniform[2:]
+    matrices = torch.stack([cosine, -sine, shift[0], sine, cosine, shift[1]], 1).view(-1, 2, 3)
+    grid = F.affine_grid(matrices, [len(images), 1, 28, 28], align_corners=False)
+    return F.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
+
+
+def train_classifier(digits: Digits, path: Path = WEIGHTS, epochs: int = 20, seed: int = 0) -> dict:
+    """Train LeNet-5 on jittered digits, write it in float16, and return its card: accuracies, seconds, recipe.
+
+    The card is kept in the file's metadata. AdamW and a one-cycle schedule, batches of 128; the last epoch counts.
+
+    Args:
+        digits: the images; learned from `train`, scored on `val` and `test`.
+        path: the file, ending in .safetensors.
+        epochs: how often each image is seen, at least 1.
+        seed: of weights, order and jitter.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    classifier, batch_size = LeNet5(), 128
+    images, labels = training.quick_images(digits.train) if quick_mode() else digits.train
+    images = dequantize(quantize(images, SHOWN_LEVELS), SHOWN_LEVELS)  # (M, 28, 28)
+    batch_size = min(batch_size, len(images))
+    steps = epochs * (len(images) // batch_size)
+    optimizer = torch.optim.AdamW(classifier.parameters(), 4e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps + 1, pct_start=0.15)
+    began = time.perf_counter()
+    batches = training.ShuffledBatches(len(images), batch_size, steps, seed)
+    for rows in tqdm(batches, unit="step", disable=None, leave=False):
+        loss = F.cross_entropy(classifier(jitter(images[rows], generator)), labels[rows], label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    seconds = time.perf_counter() - began
+    classifier.load_state_dict({name: tensor.half().float() for name, tensor in classifier.state_dict().items()})
+    card = {"epochs": epochs, "seed": seed, "seconds": seconds}
+    for name, part in (("val", digits.val), ("test", digits.test)):
+        part = training.quick_images(part)
+        tokens = quantize(part.images, SHOWN_LEVELS).flatten(1)
+        read = judge(tokens, part.labels, SHOWN_LEVELS, classifier.eval()).recognized
+        card[f"{name}_accuracy"] = read.float().mean().item()
+    halves = {name: tensor.half().contiguous() for name, tensor in classifier.state_dict().items()}
+    training._write(path, halves, {"card": json.dumps(card)})
+    return card
