@@ -60,7 +60,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.anchors |= {attributes[key] for key in ("id", "name") if attributes.get(key)}
-        self.addresses += [(tag, attributes[key]) for key in ("href", "src") if attributes.get(key)]
+        self.addresses += [(tag, attributes[key]) for key in ("href", "src", "srcset") if attributes.get(key)]
 
 
 def test_internal_links_and_fragments_exist(site):

@@ -4,6 +4,7 @@
     {training-times}   how long training took, for those that a chapter builds
     {ladder}           for each of those with a picture book/_static/samples/NAME.png, the picture over its score
     {recipe-table}     how each of them was trained
+    {stem-table}       short runs of the transformer with and without its stem, out of results/stem.json
 
 A field that a card lacks shows as a dash, and no card at all as a sentence.
 """
@@ -150,9 +151,37 @@ class RecipeTable(Table):
         return [self.table(["Model", *settings, "Dull kept", "Trained in", "Hardware"], rows)]
 
 
+class StemTable(Table):
+    """The record that benchmarks/stem.py wrote, results/stem.json."""
+
+    def run(self):
+        path = Path(self.env.srcdir, "results/stem.json")
+        self.env.note_dependency(str(path))
+        return self.build(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+    def build(self, record):
+        rows = [
+            [
+                "with a stem" if run["stem"] else "plain",
+                "Muon and AdamW" if run["muon"] else "AdamW",
+                show(run["parameters"]),
+                show(run["history"]["val_bits"][-1], "{:.3f}"),
+                duration(run["history"]["seconds"]),
+            ]
+            for run in record["runs"]
+        ]
+        recipe = record["recipe"]
+        text = f"{recipe['steps']:,} steps of {recipe['batch_size']} images each, on {record['hardware']}."
+        return [
+            self.table(["Transformer", "Optimizer", "Parameters", "Validation", "Time"], rows),
+            nodes.paragraph("", text),
+        ]
+
+
 def setup(app):
     app.add_directive("model-table", ModelTable)
     app.add_directive("training-times", TrainingTimes)
     app.add_directive("ladder", Ladder)
     app.add_directive("recipe-table", RecipeTable)
+    app.add_directive("stem-table", StemTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
