@@ -44,6 +44,7 @@ def main() -> None:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     record = {"hardware": hardware(device), "versions": versions, "recipe": dataclasses.asdict(recipe), "runs": runs}
     path = ROOT / "results" / "stem.json"
+    path.parent.mkdir(exist_ok=True)
     path.with_suffix(".part").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     path.with_suffix(".part").replace(path)
     for run in runs:
