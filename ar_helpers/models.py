@@ -200,10 +200,15 @@ class Cache:
 
     def extend(self, layer: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add a layer's newest keys and values (B, heads, T, D / heads), and return all it has by now."""
-        if layer in self.kept:
-            key, value = (torch.cat(pair, dim=2) for pair in zip(self.kept[layer], (key, value), strict=True))
-        self.kept[layer] = key, value
-        return key, value
+        end = self.length + key.shape[2]
+        if layer not in self.kept or self.kept[layer][0].shape[2] < end:  # room for as many again, so that this is rare
+            old = self.kept.get(layer, ())
+            self.kept[layer] = tuple(new.new_empty(*new.shape[:2], 2 * end, new.shape[3]) for new in (key, value))
+            for part, roomier in zip(old, self.kept[layer], strict=False):
+                roomier[:, :, : self.length] = part[:, :, : self.length]
+        for part, new in zip(self.kept[layer], (key, value), strict=True):
+            part[:, :, self.length : end] = new
+        return tuple(part[:, :, :end] for part in self.kept[layer])
 
     def select(self, rows: Tensor) -> None:
         """Keep the images with these numbers (B',), in this order; one may come several times."""
