@@ -21,8 +21,8 @@ from . import data, metrics, models, plots, sampling, training
 
 RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives on two CPU cores
     "one_hot_mlp": (models.OneHotMLP, training.TrainConfig(steps=10_000)),
-    "positional_mlp": (models.PositionalMLP, training.TrainConfig(steps=10_500)),
-    "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=10_500)),
+    "positional_mlp": (models.PositionalMLP, training.TrainConfig(steps=9_500)),
+    "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=9_500)),
     "transformer": (
         models.PixelTransformer,
         training.TrainConfig(

@@ -378,3 +378,11 @@ def test_it_runs_from_any_folder(tmp_path):
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "error: there is no checkpoint no.safetensors\n"
     assert names_in(tmp_path) in ([], ["cache"])  # matplotlib's cache, at most
+
+
+@pytest.mark.parametrize("name", sorted(command_line.RECIPES))
+def test_the_shipped_weights_were_trained_by_the_recipe_that_train_follows(name):
+    card, (model_class, config) = training.load_card(name), command_line.RECIPES[name]
+    assert (card["class"], card["config"]) == (model_class.__name__, model_class().config)
+    written = {key: value for key, value in asdict(config).items() if value is not None}
+    assert {key: value for key, value in card["recipe"].items() if key != "data"} == written
