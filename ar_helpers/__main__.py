@@ -30,8 +30,6 @@ RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives
         ),
     ),
 }
-
-
 DRAWS = "transformer"  # which shipped model draws unless another is named
 
 
@@ -55,7 +53,6 @@ def complete(arguments: argparse.Namespace) -> None:
     if arguments.target is not None and len(classes) > 1:
         raise ValueError(f"--target must be a single number, not {arguments.target!r}")
     picture, background = read_picture(Path(arguments.picture))
-    print(f"It was read as {background}.", file=sys.stderr)
     if picture.shape[0] != model.image_size:
         raise ValueError(f"--model must be of images of {picture.shape[0]} pixels a side, not {model.image_size}")
     count = arguments.count or 8
@@ -69,6 +66,7 @@ def complete(arguments: argparse.Namespace) -> None:
         drawn = torch.multinomial(beliefs, count, replacement=True, generator=generator)
         labels = drawn.tolist() if arguments.target is None else classes[:1] * count
     samples = _draw(model, arguments, tokens=tokens.expand(count, -1), labels=labels, keep_rows=arguments.keep_rows)
+    print(f"It was read as {background}.", file=sys.stderr)
     more = {"picture": str(arguments.picture), "read_as": background, "keep_rows": arguments.keep_rows}
     if beliefs is not None:
         more["beliefs"] = [round(belief, 4) for belief in beliefs.tolist()]
@@ -153,7 +151,6 @@ def _targets(option: str, text: str | None, model: nn.Module) -> list[int] | Non
 
 
 def _draw(model: nn.Module, arguments: argparse.Namespace, **what) -> sampling.Samples:
-    print(f"Drawing with {arguments.model}, seed {arguments.seed} ...", file=sys.stderr)
     knobs = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
     return (sampling.complete if "tokens" in what else sampling.generate)(model, **what, **knobs)
 

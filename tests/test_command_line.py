@@ -180,12 +180,11 @@ def test_sample_without_options_draws_every_digit_into_a_new_folder(command, dra
     monkeypatch.setattr(command_line, "DRAWS", "drawer")
     for folder in ("samples", "samples-2"):
         code, _, err = command("sample")
-        assert code == 0
+        assert (code, err) == (0, "")
         assert names_in(tmp_path / folder) == [f"{digit}_001.png" for digit in range(10)] + [
             "samples.json",
             "sheet.png",
         ]
-        assert "seed" in err
 
 
 def test_the_same_seed_and_the_original_spellings_give_the_same_files(command, drawer, tmp_path):
@@ -278,8 +277,7 @@ def test_a_picture_is_centred_and_sized_as_mnist_is(tmp_path):
 def test_sample_names_what_is_wrong_in_one_line_and_writes_nothing(command, drawer, tmp_path, arguments, message):
     out = tmp_path / "out"
     code, text, err = command("sample", "--model", "drawer", "--out", out, *arguments)
-    assert (code, text) == (2, "")
-    assert err.splitlines()[-1] == f"error: {message}"
+    assert (code, text, err) == (2, "", f"error: {message}\n")
     assert not out.exists()
 
 
@@ -298,7 +296,8 @@ def test_complete_names_what_is_wrong_with_a_picture(command, drawer, tmp_path):
     for (name, *more), message in wrong.items():
         code, text, err = command("complete", tmp_path / name, "--model", "drawer", "--out", tmp_path / "out", *more)
         assert (code, text) == (2, "")
-        assert err.splitlines()[-1].startswith(f"error: {message}")
+        assert err.startswith(f"error: {message}")
+        assert len(err.splitlines()) == 1
         assert not (tmp_path / "out").exists()
 
 
