@@ -140,10 +140,10 @@ class Ladder(Table):
 
 class RecipeTable(Table):
     def build(self, cards):
-        settings = {"Steps": "steps", "Batch": "batch_size", "Learning rate": "learning_rate", "Warm-up": "warmup"}
-        settings |= {"Muon": "muon", "Clip": "clip", "Weight decay": "weight_decay"}
+        settings = {"Steps": "steps", "Batch": "batch_size", "Rate": "learning_rate", "Warm-up": "warmup"}
+        settings |= {"Muon": "muon", "Clip": "clip", "Decay": "weight_decay"}
         rows = [
-            [nodes.literal("", card.get("name", DASH))]
+            [card.get("name", DASH)]
             + [show(value(card, "recipe", key), "{:,g}") for key in settings.values()]
             + [show(value(card, "recipe", "data", "keep"), "{:g}"), show(card.get("dtype")), show(card.get("hardware"))]
             for card in cards
