@@ -34,6 +34,7 @@ train: .venv/test  ## train the shipped checkpoints anew (a good hour; may be in
 	$(BIN)/python -m ar_helpers train positional_mlp --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train conditional_mlp --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train transformer --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train transformer_small --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train lenet5 --out ar_helpers/checkpoints
 	$(BIN)/python tools/book.py samples
 

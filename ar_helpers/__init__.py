@@ -3,7 +3,17 @@
 import ar_helpers as ar
 """
 
-from .data import ContextWindows, Digits, ImageSet, ThinnedWindows, TokenImages, dequantize, load_images, quantize
+from .data import (
+    ContextWindows,
+    Digits,
+    ImageSet,
+    ThinnedWindows,
+    TokenImages,
+    dequantize,
+    load_images,
+    quantize,
+    read_picture,
+)
 from .models import Cache, ConditionalMLP, OneHotMLP, PixelTransformer, PositionalMLP
 from .plots import animate, plot_history, show_images, show_maps
 from .sampling import (
@@ -62,6 +72,7 @@ __all__ = [
     "plot_history",
     "prediction_maps",
     "quantize",
+    "read_picture",
     "sampling_probabilities",
     "save_checkpoint",
     "show_images",

@@ -14,22 +14,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor, nn
+from PIL import Image
+from torch import nn
 
 from . import data, metrics, models, plots, sampling, training
 
-RECIPES = {  # name: class, recipe; what a reader's own run of the chapter gives on two CPU cores
-    "one_hot_mlp": (models.OneHotMLP, training.TrainConfig(steps=10_000)),
-    "positional_mlp": (models.PositionalMLP, training.TrainConfig(steps=9_500)),
-    "conditional_mlp": (models.ConditionalMLP, training.TrainConfig(steps=9_500)),
+RECIPES = {  # name: class, sizes, recipe; what a reader's own run of the chapter gives on two CPU cores
+    "one_hot_mlp": (models.OneHotMLP, {}, training.TrainConfig(steps=10_000)),
+    "positional_mlp": (models.PositionalMLP, {}, training.TrainConfig(steps=9_500)),
+    "conditional_mlp": (models.ConditionalMLP, {}, training.TrainConfig(steps=9_500)),
     "transformer": (
         models.PixelTransformer,
+        {},
         training.TrainConfig(
-            steps=3_200, batch_size=16, learning_rate=4e-3, weight_decay=0.1, muon=1e-2, warmup=0.1, clip=1.0
+            steps=2_950, batch_size=16, learning_rate=4e-3, weight_decay=0.1, muon=1e-2, warmup=0.1, clip=1.0
         ),
     ),
 }
+RECIPES["transformer_small"] = (models.PixelTransformer, {"width": 72}, RECIPES["transformer"][-1])  # for the browser
 DRAWS = "transformer"  # which shipped model draws unless another is named
 
 
@@ -52,7 +54,7 @@ def complete(arguments: argparse.Namespace) -> None:
     classes = _targets("--target", arguments.target, model)
     if arguments.target is not None and len(classes) > 1:
         raise ValueError(f"--target must be a single number, not {arguments.target!r}")
-    picture, background = read_picture(Path(arguments.picture))
+    picture, background = data.read_picture(arguments.picture)
     if picture.shape[0] != model.image_size:
         raise ValueError(f"--model must be of images of {picture.shape[0]} pixels a side, not {model.image_size}")
     count = arguments.count or 8
@@ -71,53 +73,6 @@ def complete(arguments: argparse.Namespace) -> None:
     if beliefs is not None:
         more["beliefs"] = [round(belief, 4) for belief in beliefs.tolist()]
     _store(samples, labels, model, arguments, source, min(count, 10), more)
-
-
-def read_picture(path: Path) -> tuple[Tensor, str]:
-    """A picture of one digit as MNIST has it: (28, 28), uint8, light on dark, 20 pixels long, its centre of mass amid.
-
-    Returns the picture, and how its own colours were understood: "dark on light" or "light on dark". One that is
-    light on dark and of 28 x 28 pixels is taken as it is.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no picture, or one of a single shade.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no picture {path}")
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error})") from error
-    white = Image.new("RGBA", picture.size, "white")
-    grey = np.asarray(Image.alpha_composite(white, picture).convert("L"), dtype=np.float32)
-    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ground = np.median(edge)
-    dark_on_light = ground > (grey.min() + grey.max()) / 2
-    if dark_on_light:
-        grey, ground = 255 - grey, 255 - ground
-    contrast = grey.max() - ground
-    if contrast < 25:
-        raise ValueError(f"{path} shows no digit: it is nearly all of one shade")
-    words = "dark on light" if dark_on_light else "light on dark"
-    if not dark_on_light and grey.shape == (28, 28):
-        return torch.from_numpy(grey.astype(np.uint8)), words
-    ink = np.clip((grey - ground) / contrast * 1.2 - 0.1, 0, 1)  # neither the paper's grain nor a pale pen counts
-    rows, cols = np.nonzero(ink.max(1) > 0)[0], np.nonzero(ink.max(0) > 0)[0]
-    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    longest = max(ink.shape)
-    size = tuple(max(1, round(20 * side / longest)) for side in reversed(ink.shape))
-    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BOX if longest > 20 else Image.BICUBIC))
-    small = np.clip(small / small.max(), 0, 1)
-    height, width = small.shape
-    middle = [(np.indices(small.shape)[axis] * small).sum() / small.sum() for axis in (0, 1)]
-    top, left = (
-        int(np.clip(round(13.5 - centre), 0, 28 - side)) for centre, side in zip(middle, small.shape, strict=True)
-    )
-    digit = np.zeros((28, 28), np.float32)
-    digit[top : top + height, left : left + width] = small
-    return torch.from_numpy(np.round(255 * digit).astype(np.uint8)), words
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
@@ -205,7 +160,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.name == "lenet5":
         train_classifier(arguments)
         return
-    model_class, config = RECIPES[arguments.name]
+    model_class, sizes, config = RECIPES[arguments.name]
     if arguments.steps is not None:
         config = dataclasses.replace(config, steps=arguments.steps)
     if arguments.seed is not None:
@@ -214,20 +169,19 @@ def train(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    model = model_class().to(arguments.device)
+    model = model_class(**sizes).to(arguments.device)
     tokens = data.quantize(digits.train.images, model.num_levels).flatten(1)
     labels = digits.train.labels if model.num_classes else None
     if isinstance(model, models.PixelTransformer):
         dataset = data.TokenImages(tokens, labels)
     else:
-        sizes = {"context_length": model.context_length, "num_levels": model.num_levels}
-        dataset = data.ThinnedWindows(tokens, labels, **sizes)
+        shape = {"context_length": model.context_length, "num_levels": model.num_levels}
+        dataset = data.ThinnedWindows(tokens, labels, **shape)
     state = out / f"{arguments.name}.state.safetensors"
     try:
         history = training.fit(model, dataset, config, digits.val, resume=state)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise KeyboardInterrupt("the same command goes on from here" if state.exists() else "") from None
 
     model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
     print("Scoring the weights as they are stored ...", flush=True)
@@ -360,6 +314,8 @@ def main(arguments: list[str] | None = None) -> None:
         parsed.run(parsed)
     except (ValueError, TypeError, OSError) as error:
         options.exit(2, f"error: {error}\n")
+    except KeyboardInterrupt as stop:
+        options.exit(130, f"stopped: {str(stop) or 'nothing was written'}\n")
 
 
 if __name__ == "__main__":

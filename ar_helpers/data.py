@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -339,3 +341,51 @@ class TokenImages(Dataset):
     def __getitem__(self, index: int | Tensor) -> tuple:
         tokens = self.tokens[index].long()
         return (tokens, None if self.labels is None else self.labels[index]), tokens
+
+
+def read_picture(path: str | Path) -> tuple[Tensor, str]:
+    """A picture of one digit as MNIST has it: (28, 28), uint8, light on dark, 20 pixels long, its centre of mass amid.
+
+    Returns the picture, and how its own colours were understood: "dark on light" or "light on dark". One that is
+    light on dark and of 28 x 28 pixels is taken as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, or one of a single shade.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no picture {path}")
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+    white = Image.new("RGBA", picture.size, "white")
+    grey = np.asarray(Image.alpha_composite(white, picture).convert("L"), dtype=np.float32)
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ground = np.median(edge)
+    dark_on_light = ground > (grey.min() + grey.max()) / 2
+    if dark_on_light:
+        grey, ground = 255 - grey, 255 - ground
+    contrast = grey.max() - ground
+    if contrast < 25:
+        raise ValueError(f"{path} shows no digit: it is nearly all of one shade")
+    words = "dark on light" if dark_on_light else "light on dark"
+    if not dark_on_light and grey.shape == (28, 28):
+        return torch.from_numpy(grey.astype(np.uint8)), words
+    ink = np.clip((grey - ground) / contrast * 1.2 - 0.1, 0, 1)  # neither the paper's grain nor a pale pen counts
+    rows, cols = np.nonzero(ink.max(1) > 0)[0], np.nonzero(ink.max(0) > 0)[0]
+    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    longest = max(ink.shape)
+    size = tuple(max(1, round(20 * side / longest)) for side in reversed(ink.shape))
+    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BOX if longest > 20 else Image.BICUBIC))
+    small = np.clip(small / small.max(), 0, 1)
+    height, width = small.shape
+    middle = [(np.indices(small.shape)[axis] * small).sum() / small.sum() for axis in (0, 1)]
+    top, left = (
+        int(np.clip(round(13.5 - centre), 0, 28 - side)) for centre, side in zip(middle, small.shape, strict=True)
+    )
+    digit = np.zeros((28, 28), np.float32)
+    digit[top : top + height, left : left + width] = small
+    return torch.from_numpy(np.round(255 * digit).astype(np.uint8)), words

@@ -180,7 +180,7 @@ def animate(
     seconds: float = 4.0,
     scale: int = 4,
 ) -> bytes:
-    """A looping GIF of images being drawn in raster order, with a pause on the finished ones.
+    """A looping GIF of images being drawn in raster order. It begins with a pause on the finished ones.
 
     Args:
         tokens: (M, N) of square images, drawn together as a grid.
@@ -188,7 +188,7 @@ def animate(
         path: a file to write as well, ending in .gif.
         columns: images in a row of the grid.
         frames: how many pictures, from 2 on.
-        seconds: how long the drawing lasts; the pause after it takes two more.
+        seconds: how long the drawing lasts; the pause takes two more.
         scale: screen pixels for one pixel of an image.
 
     Returns:
@@ -203,12 +203,13 @@ def animate(
     if path is not None and Path(path).suffix != ".gif":
         raise ValueError(f"path must end in .gif, not {str(path)!r}")
     order = np.arange(pictures[0].size).reshape(pictures[0].shape)
-    stages = []
-    for drawn in np.linspace(0, order.size, frames).round():
-        stages.append(Image.fromarray(tile(np.where(order < drawn, pictures, 48).astype(np.uint8), columns, scale)))
-    times = [max(20, round(seconds * 1000 / (frames - 1)))] * (frames - 1) + [2000]
+    finished, *stages = (
+        Image.fromarray(tile(np.where(order < drawn, pictures, 48).astype(np.uint8), columns, scale))
+        for drawn in [order.size, *np.linspace(0, order.size, frames).round()[:-1]]
+    )  # finished first: programs that show a still show that
+    times = [2000] + [max(20, round(seconds * 1000 / (frames - 1)))] * (frames - 1)
     buffer = io.BytesIO()
-    stages[0].save(buffer, "GIF", save_all=True, append_images=stages[1:], duration=times, loop=0, optimize=False)
+    finished.save(buffer, "GIF", save_all=True, append_images=stages, duration=times, loop=0, optimize=False)
     if path is not None:
         aside = Path(path).with_suffix(".gif.part")
         try:

@@ -29,7 +29,7 @@ def main() -> None:
         parser.exit(2, "error: this needs MNIST\n")
     dataset = ar.TokenImages(ar.quantize(digits.train.images, 16).flatten(1), digits.train.labels)
     val = ar.ImageSet(*(part[:100] for part in digits.val))
-    recipe = dataclasses.replace(RECIPES["transformer"][1], steps=options.steps)
+    recipe = dataclasses.replace(RECIPES["transformer"][-1], steps=options.steps)
     runs = []
     for stem in (False, True):
         for muon in (None, recipe.muon):

@@ -225,7 +225,7 @@ def test_complete_takes_either_colours_and_keeps_the_rows(command, drawer, tmp_p
     assert f"It was read as {words}." in err
     record = json.loads((tmp_path / "out" / "samples.json").read_text(encoding="utf-8"))
     assert (record["read_as"], record["keep_rows"], len(record["images"])) == (words, 9, 3)
-    picture, _ = command_line.read_picture(tmp_path / "seven.png")
+    picture, _ = ar.read_picture(tmp_path / "seven.png")
     tokens = ar.quantize(picture, 4).flatten()
     beliefs = ar.label_beliefs(drawer, tokens.unsqueeze(0))[0, 9 * 28]
     assert record["beliefs"] == pytest.approx(beliefs.tolist(), abs=1e-3)
@@ -240,7 +240,7 @@ def test_a_picture_is_centred_and_sized_as_mnist_is(tmp_path):
     shown = []
     for name, ground, ink in (("dark", 250, 30), ("light", 5, 225)):
         seven(tmp_path / f"{name}.png", ground, ink)
-        picture, _ = command_line.read_picture(tmp_path / f"{name}.png")
+        picture, _ = ar.read_picture(tmp_path / f"{name}.png")
         assert (picture.dtype, picture.shape) == (torch.uint8, (28, 28))
         rows, cols = picture.nonzero().unbind(1)
         assert rows.max() - rows.min() + 1 == 20
@@ -254,7 +254,7 @@ def test_a_picture_is_centred_and_sized_as_mnist_is(tmp_path):
     assert (shown[0].int() - shown[1].int()).abs().max() <= 3
     digit = ar.load_images("digits").test.images[0]
     Image.fromarray(digit.numpy()).save(tmp_path / "as_it_is.png")
-    taken, words = command_line.read_picture(tmp_path / "as_it_is.png")
+    taken, words = ar.read_picture(tmp_path / "as_it_is.png")
     assert words == "light on dark"
     assert torch.equal(taken, digit)
 
@@ -337,6 +337,34 @@ def test_train_names_what_is_wrong_and_writes_nothing(command, tmp_path, argumen
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("name", "patched"), [("one_hot_mlp", "_save_state"), ("lenet5", "_write")])
+def test_train_stopped_by_hand_says_what_is_left(command, tmp_path, monkeypatch, name, patched):
+    """Ctrl-C, at the moment when something is to be written for the second time (the classifier: for the first)."""
+    real, calls = getattr(training, patched), []
+
+    def stop(*arguments):
+        calls.append(arguments)
+        if name == "lenet5" or len(calls) > 1:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(training, patched, stop)
+    code, _, err = command("train", name, "--out", tmp_path / "out", "--data", "digits")
+    assert code == 130
+    if name == "lenet5":
+        assert err.splitlines()[-1] == "stopped: nothing was written"
+        assert names_in(tmp_path / "out") == []
+        return
+    assert err.splitlines()[-1] == "stopped: the same command goes on from here"
+    assert names_in(tmp_path / "out") == [f"{name}.state.safetensors"]
+    monkeypatch.setattr(training, patched, real)
+    code, out, _ = command("train", name, "--out", tmp_path / "out", "--data", "digits")
+    assert code == 0
+    assert "Going on from step 1 of" in out
+    assert names_in(tmp_path / "out") == [f"{name}.json", f"{name}.safetensors"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_train_names_a_folder_that_cannot_be_made(command, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     code, _, err = command("train", "one_hot_mlp", "--out", tmp_path / "file" / "below")
@@ -381,7 +409,7 @@ def test_it_runs_from_any_folder(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(command_line.RECIPES))
 def test_the_shipped_weights_were_trained_by_the_recipe_that_train_follows(name):
-    card, (model_class, config) = training.load_card(name), command_line.RECIPES[name]
-    assert (card["class"], card["config"]) == (model_class.__name__, model_class().config)
+    card, (model_class, sizes, config) = training.load_card(name), command_line.RECIPES[name]
+    assert (card["class"], card["config"]) == (model_class.__name__, model_class(**sizes).config)
     written = {key: value for key, value in asdict(config).items() if value is not None}
     assert {key: value for key, value in card["recipe"].items() if key != "data"} == written

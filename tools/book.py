@@ -113,7 +113,6 @@ def samples() -> None:
         if name == "transformer":  # for the landing page, with a still for those who want no motion
             ar.animate(drawn[10:], model.num_levels, folder / "drawing.gif")
             with Image.open(folder / "drawing.gif") as frames:
-                frames.seek(frames.n_frames - 1)
                 frames.convert("L").save(folder / "drawing.png", optimize=True)
 
 

@@ -5,6 +5,8 @@
     {ladder}           for each of those with a picture book/_static/samples/NAME.png, the picture over its score
     {recipe-table}     how each of them was trained
     {stem-table}       short runs of the transformer with and without its stem, out of results/stem.json
+    {knob-table}       what temperature, top-k and top-p do to samples, out of results/knobs.json
+    {start-up-table}   where the seconds of drawing ten digits go, out of results/start_up.json
 
 A field that a card lacks shows as a dash, and no card at all as a sentence.
 """
@@ -151,13 +153,17 @@ class RecipeTable(Table):
         return [self.table(["Model", *settings, "Dull kept", "Trained in", "Hardware"], rows)]
 
 
-class StemTable(Table):
-    """The record that benchmarks/stem.py wrote, results/stem.json."""
+class Record(Table):
+    """A table out of one file that a benchmark wrote, results/NAME.json."""
 
     def run(self):
-        path = Path(self.env.srcdir, "results/stem.json")
+        path = Path(self.env.srcdir, f"results/{self.file}.json")
         self.env.note_dependency(str(path))
         return self.build(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+class StemTable(Record):
+    file = "stem"
 
     def build(self, record):
         rows = [
@@ -178,10 +184,46 @@ class StemTable(Table):
         ]
 
 
+class KnobTable(Record):
+    file = "knobs"
+
+    def build(self, record):
+        def row(words, measured):
+            share = measured["recognized"] / count
+            error = (share * (1 - share) / count) ** 0.5
+            return [words, f"{share:.1%}", f"{error:.1%}", show(measured["diversity"], "{:.2f}")]
+
+        count = record["count"]
+        rows = [row("real test digits", record["real"])]
+        for measured in record["settings"]:
+            words = ", ".join(f"{name.replace('_', '-')} {setting:g}" for name, setting in measured["knobs"].items())
+            rows.append(row(words or "no knob", measured))
+        text = f"{count:,} drawings for each setting, as many of each digit, all from the same seed."
+        return [
+            self.table(["Setting", "Read as asked for", "Standard error", "Diversity"], rows),
+            nodes.paragraph("", text),
+        ]
+
+
+class StartUpTable(Record):
+    file = "start_up"
+
+    def build(self, record):
+        whole = record["command_seconds"]
+        parts = [*record["parts"].items(), ("all of it", whole)]
+        rows = [[name, f"{time:.1f} s", f"{time / whole:.0%}"] for name, time in parts]
+        return [
+            self.table(["Part", "Time", "Share"], rows),
+            nodes.paragraph("", f"Median of {record['repeats']} runs, on {record['hardware']}."),
+        ]
+
+
 def setup(app):
     app.add_directive("model-table", ModelTable)
     app.add_directive("training-times", TrainingTimes)
     app.add_directive("ladder", Ladder)
     app.add_directive("recipe-table", RecipeTable)
     app.add_directive("stem-table", StemTable)
+    app.add_directive("knob-table", KnobTable)
+    app.add_directive("start-up-table", StartUpTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,75 @@
+"""What the knobs of sampling do: how many drawings the classifier reads as asked for, and how much they differ.
+
+    python benchmarks/knobs.py [--count 500] [--work .work/knobs.json]
+
+Writes results/knobs.json. Twenty settings, about a minute each on two cores; interrupted, it goes on where it was.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+import ar_helpers as ar
+from ar_helpers import metrics
+from ar_helpers.__main__ import hardware
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = [{}]
+SETTINGS += [{"temperature": value} for value in (0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.4)]
+SETTINGS += [{"top_k": value} for value in (1, 2, 3, 4, 6, 8)]
+SETTINGS += [{"top_p": value} for value in (0.7, 0.8, 0.9, 0.95, 0.98)]
+
+
+def write(path: Path, record: object) -> None:
+    """Write aside, then rename."""
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=500, help="drawings for each setting, a multiple of ten")
+    parser.add_argument("--work", type=Path, default=ROOT / ".work" / "knobs.json")
+    options = parser.parse_args()
+    digits, device = ar.load_images(), ar.best_device()
+    if digits.name != "mnist":
+        parser.exit(2, "error: this needs MNIST\n")
+    labels = torch.arange(options.count) % 10
+    model = ar.load_pretrained("transformer").to(device)
+    run = {"count": options.count, "fingerprint": ar.load_card("transformer")["fingerprint"]}
+    done = json.loads(options.work.read_text()) if options.work.exists() else []
+    done = [row for row in done if row["run"] == run]
+
+    classifier = metrics.load_classifier()
+    chosen = torch.cat([(digits.test.labels == label).nonzero()[: options.count // 10, 0] for label in range(10)])
+    real_labels = digits.test.labels[chosen]
+    real = ar.quantize(digits.test.images[chosen], 16).flatten(1)
+    read = metrics.judge(real, real_labels, 16, classifier)
+    scale = metrics.spread(read.features, real_labels)
+
+    for knobs in SETTINGS[len(done) :]:
+        began = time.perf_counter()
+        drawn = ar.generate(model, labels, seed=0, **knobs).tokens
+        verdict = metrics.judge(drawn, labels, 16, classifier)
+        row = {"run": run, "knobs": knobs, "recognized": int(verdict.recognized.sum())}
+        row["diversity"] = metrics.spread(verdict.features, labels) / scale
+        row["seconds"] = time.perf_counter() - began
+        done.append(row)
+        write(options.work, done)
+        print(f"{knobs!s:22} {row['recognized']:4} of {options.count} read, diversity {row['diversity']:.3f}, "
+              f"{row['seconds']:.0f} s", flush=True)  # fmt: skip
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    record = {"model": "transformer", "count": options.count, "hardware": hardware(device), "versions": versions}
+    record |= {"real": {"recognized": int(read.recognized.sum()), "diversity": 1.0}}
+    record |= {"settings": [{key: value for key, value in row.items() if key != "run"} for row in done]}
+    write(ROOT / "results" / "knobs.json", record)
+
+
+if __name__ == "__main__":
+    main()
