@@ -278,7 +278,7 @@ class SequenceModel(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every token gathers what it needs from itself and the tokens before it, with several heads at once."""
+    """Every slot gathers what it needs from itself and the slots before it, with several heads at once."""
 
     def __init__(self, width, heads, dropout):
         super().__init__()
@@ -292,6 +292,7 @@ class Attention(nn.Module):
         if cache is not None:
             key, value = cache.extend(self, key, value)
         new, total = query.shape[2], key.shape[2]
+        # Several slots that join a cache need a mask of their own; a single one, the newest, may look at all.
         mask = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new) if 1 < new < total else None
         dropout = self.dropout if self.training else 0.0
         gathered = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=new == total)
@@ -299,7 +300,7 @@ class Attention(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Two layers that see each token by itself, normalized, and add to it what they make of it."""
+    """Two layers that see each slot by itself, normalized, and add to it what they make of it."""
 
     def __init__(self, width, dropout):
         super().__init__()
@@ -312,7 +313,7 @@ class ResidualMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """What every layer of a transformer is: attention between the tokens, then an MLP on each."""
+    """What every layer of a transformer is: attention between the slots, then an MLP on each."""
 
     def __init__(self, width, heads, dropout):
         super().__init__()
@@ -349,13 +350,14 @@ class CausalStem(nn.Module):
     def __init__(self, num_levels, image_size, width):
         super().__init__()
         self.register_buffer("slots", neighbour_slots(image_size), persistent=False)  # (N, 13)
-        self.tables = (num_levels + 1) * torch.arange(len(NEIGHBOURS))  # each neighbour has a table of its own
+        tables = (num_levels + 1) * torch.arange(len(NEIGHBOURS))  # each neighbour has a table of its own
+        self.register_buffer("tables", tables, persistent=False)  # (13,): where it starts
         self.token_embedding = nn.EmbeddingBag(len(NEIGHBOURS) * (num_levels + 1), width, mode="sum")
         nn.init.normal_(self.token_embedding.weight, std=0.15)
 
     def forward(self, padded, start):
         near = padded[:, self.slots[start : padded.shape[1]]]  # (B, T, 13), tokens
-        near = near + self.tables.to(near.device)
+        near = near + self.tables
         return self.token_embedding(near.flatten(0, 1)).unflatten(0, near.shape[:2])  # (B, T, D), 13 vectors summed
 
 

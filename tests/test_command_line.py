@@ -194,8 +194,15 @@ def test_the_same_seed_and_the_original_spellings_give_the_same_files(command, d
     assert names_in(tmp_path / "a") == ["3_001.gif", "3_001.png", "samples.json", "sheet.gif", "sheet.png"]
     for name in names_in(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    with Image.open(tmp_path / "a" / "3_001.gif") as frames:
-        assert frames.n_frames >= 20
+    for name in ("3_001.gif", "sheet.gif"):
+        with Image.open(tmp_path / "a" / name) as gif:
+            assert (gif.n_frames >= 20, gif.info["loop"]) == (True, 0)
+            times = []
+            for i in range(gif.n_frames):
+                gif.seek(i)
+                times.append(gif.info["duration"])
+        assert times[0] == 2000  # the pause on the finished digit
+        assert sum(times) == pytest.approx(6000, abs=200)
 
 
 def test_sample_as_json_is_the_record(command, drawer, tmp_path):
