@@ -31,7 +31,11 @@ RECIPES = {  # name: class, sizes, recipe; what a reader's own run of the chapte
         ),
     ),
 }
-RECIPES["transformer_small"] = (models.PixelTransformer, {"width": 80, "depth": 3}, RECIPES["transformer"][-1])  # for the browser
+RECIPES["transformer_small"] = (  # for the browser
+    models.PixelTransformer,
+    {"width": 80, "depth": 3},
+    dataclasses.replace(RECIPES["transformer"][-1], steps=2_000),
+)
 DRAWS = "transformer"  # which shipped model draws unless another is named
 
 
