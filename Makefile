@@ -1,7 +1,7 @@
 # Everything runs inside .venv, which these commands make. Another Python: make test PYTHON=python3.12
 PYTHON ?= python3
 BIN = .venv/bin
-.PHONY: book test lab execute mirror train clean
+.PHONY: book test lab execute mirror train live clean
 
 .venv/book: book/requirements.txt
 	$(PYTHON) -m venv .venv
@@ -37,6 +37,9 @@ train: .venv/test  ## train the shipped checkpoints anew (a good hour; may be in
 	$(BIN)/python -m ar_helpers train transformer_small --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train lenet5 --out ar_helpers/checkpoints
 	$(BIN)/python tools/book.py samples
+
+live: .venv/test  ## put a model on the live page, CHECKPOINT=... or transformer_small, and score it there
+	$(BIN)/python tools/live.py export $(CHECKPOINT)
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache
