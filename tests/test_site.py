@@ -1,9 +1,5 @@
 """The site: it builds without a warning, no link is dead, and every page works in a browser from disk."""
 
-import os
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -12,37 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = "https://github.com/reader/a-fork"
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-CHROMIUM += ["--disable-background-networking", "--disable-component-update"]
 WIDTHS = (1280, 390)
-ONE_OF_EACH_KIND = ("book/index", "book/before_you_start", "notebooks/01_pixels_as_tokens", "book/results", "book/api")
-
-
-def start_build(folder, **environment):
-    """Start building the site from scratch, as `make book` does, as if it were a copy from the repository given."""
-    environment = {key: os.environ[key] for key in os.environ if key != "GITHUB_REPOSITORY"} | environment
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", folder]
-    command += ["-W", "-n", "--keep-going", "-q"]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-@pytest.fixture(scope="session")
-def sites(tmp_path_factory):
-    """The site as a fork publishes it, and as a copy that has no public address does."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("fork", "copy")]
-    builds = [
-        start_build(folders[0], GITHUB_REPOSITORY="reader/a-fork"),
-        start_build(folders[1], GIT_DIR=str(folders[1] / "no-such-repository")),
-    ]
-    for build in builds:
-        output, _ = build.communicate(timeout=120)
-        assert build.returncode == 0, output
-    return [folder / "_build" / "html" for folder in folders]
-
-
-@pytest.fixture(scope="session")
-def site(sites):
-    return sites[0]
+ONE_OF_EACH_KIND = ("book/index", "book/live", "book/before_you_start", "notebooks/01_pixels_as_tokens", "book/results")
+ONE_OF_EACH_KIND += ("book/api",)
 
 
 def pages(site):
@@ -120,23 +88,6 @@ def test_chapters_have_their_figures_numbered_and_described(site):
             assert not alternative.startswith(("../_images", "_images")), f"{path.name}: a picture has no description"
 
 
-@pytest.fixture(scope="session")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next((found for name in names if (found := shutil.which(name))), None)
-    if executable is None:
-        reason = f"no browser: none of {', '.join(names)} is installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM)
-        yield browser
-        browser.close()
-
-
 def open_page(context, path, problems, query=""):
     """Open a page from disk; append to problems what goes wrong with it."""
     page = context.new_page()
@@ -208,20 +159,13 @@ def test_solutions_are_folded_and_open(site, browser):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_pages_are_accessible(site, browser, theme):
-    from axe_playwright_python.sync_playwright import Axe
-
+def test_pages_are_accessible(site, browser, accessibility, theme):
     problems = []
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)
     for name in ONE_OF_EACH_KIND:
         page = open_page(context, site / f"{name}.html", problems)
         assert page.evaluate("document.documentElement.dataset.theme") == theme
-        for violation in (
-            Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
-        ):
-            for node in violation["nodes"] if violation["impact"] in ("serious", "critical") else []:
-                place = " ".join(map(str, node["target"]))
-                problems.append(f"{name}, {theme}: {violation['id']} at {place}: {node['failureSummary']}")
+        problems += [f"{name}, {theme}: {violation}" for violation in accessibility(page)]
         page.close()
     context.close()
     assert not problems, "\n".join(problems)

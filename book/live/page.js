@@ -69,16 +69,24 @@ function startLivePage(here) {
       window.liveWeights = undefined;
       levels = model.config.num_levels;
       if (model.config.image_size !== size) resize(model.config.image_size);
-      $("digits").hidden = model.config.num_classes === 0;
+      offerClasses(model.config.num_classes);
       makeBars();
     }).finally(() => loading = null);
     return loading;
   }
 
+  function offerClasses(count) {
+    $("digits").hidden = count === 0;
+    for (const chip of live.querySelectorAll(".live-digits input")) {
+      chip.parentNode.hidden = chip.value !== "any" && Number(chip.value) >= count;
+      if (chip.parentNode.hidden && chip.checked) live.querySelector("[name=live-digit][value=any]").checked = true;
+    }
+  }
+
   const token = (i) => Math.min(levels - 1, Math.floor(ink[i] * levels));
   const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
   const labels = () => Array.from({ length: Math.max(1, model.config.num_classes) }, (_, label) => label);
-  const wanted = () => (setting.digit === "any" ? labels() : [Math.min(Number(setting.digit), labels().length - 1)]);
+  const wanted = () => (setting.digit === "any" ? labels() : [Number(setting.digit)]);
 
   function newReading(label) {
     return { picture: new Picture(model, label), bits: new Float64Array(size * size) };
@@ -399,7 +407,7 @@ function startLivePage(here) {
   function renderBeliefs() {
     const shares = model && setting.digit === "any" && kept ? beliefs() : null;
     for (const chip of live.querySelectorAll(".live-digits input")) {
-      const share = shares && chip.value !== "any" ? shares[chip.value] : 0;
+      const share = shares?.[chip.value] ?? 0;
       chip.nextSibling.style.setProperty("--belief", share.toFixed(3));
       chip.parentNode.title = shares && chip.value !== "any" ? percent(share) : "";
     }
