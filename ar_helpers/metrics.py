@@ -75,25 +75,32 @@ def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: LeNet5 | 
     return Verdict(classifier.output(features).argmax(1) == labels, features)
 
 
-def spread(features: Tensor, labels: Tensor) -> float:
-    """How far apart the features of images of one class are: the mean distance of pairs, averaged over the classes.
+def coverage(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, neighbours: int = 5) -> float:
+    """The share of real images that have a drawing of their class near them (Naeem et al., 2020), from 0 to 1.
 
-    Only ratios mean anything: that of samples to that of as many real digits is 1 when the samples are as diverse.
+    Near is nearer than a real image's fifth nearest other one of its class. Drawings that are all alike, or like
+    nothing real, cover little. It grows with the number of drawings: compare with what as many real images cover.
 
     Args:
-        features: (B, F), at least two of each class that occurs.
+        features: (B, F) of the drawings, as `judge` gives them.
         labels: (B,) integers.
+        real: (M, F) features of the real images to be covered.
+        real_labels: (M,) integers.
+        neighbours: which neighbour sets the distance, at least 1.
 
     Raises:
-        ValueError: a class has a single image.
+        ValueError: neighbours is below 1, or a class has no more real images than that.
     """
-    means = []
-    for label in labels.unique():
-        members = features[labels == label]
-        if len(members) < 2:
-            raise ValueError(f"labels must name each class at least twice, not class {label} once")
-        means.append(torch.pdist(members).mean())
-    return torch.stack(means).mean().item()
+    covered = 0
+    for label in real_labels.unique():
+        members = real[real_labels == label]
+        if not 1 <= neighbours < len(members):
+            least = f"the {len(members)} real images of class {label}"
+            raise ValueError(f"neighbours must be at least 1 and below {least}, not {neighbours}")
+        radii = torch.cdist(members, members).kthvalue(neighbours + 1).values  # the nearest is the image itself
+        distances = torch.cdist(members, features[labels == label])
+        covered += (distances < radii.unsqueeze(1)).any(1).sum().item()
+    return covered / len(real)
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:

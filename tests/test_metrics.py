@@ -44,13 +44,34 @@ def test_the_number_of_levels_hardly_matters(digits):
     assert (few == many).float().mean() > 0.97
 
 
-def test_spread_is_the_mean_distance_within_classes():
-    features = torch.tensor([[0.0, 0], [3, 4], [0, 0], [10, 0], [0, 0], [10, 0]])
-    labels = torch.tensor([7, 7, 2, 2, 2, 2])
-    distances = [math.dist(a, b) for a, b in ((features[2], features[3]),)]  # ten, four times of six pairs
-    assert metrics.spread(features, labels) == pytest.approx((5 + 4 * distances[0] / 6) / 2)
-    assert metrics.spread(torch.ones(4, 84), torch.zeros(4, dtype=torch.long)) == 0
-    assert metrics.spread(3 * features, labels) == pytest.approx(3 * metrics.spread(features, labels))
+def test_coverage_is_the_share_of_real_images_with_a_drawing_near_them():
+    real = torch.tensor([[0.0, 0], [1, 0], [3, 0], [9, 0]])  # nearest others 1, 1, 2 and 6 away
+    labels = torch.zeros(4, dtype=torch.long)
+
+    def covered(*drawn, real=real, neighbours=1):
+        return metrics.coverage(torch.tensor(drawn), labels[: len(drawn)], real, labels, neighbours)
+
+    assert covered([0.5, 0.0]) == 2 / 4
+    assert covered([0.5, 0.0], [0.5, 0.0]) == 2 / 4  # the same again covers nothing more
+    assert covered([0.0, 1.0]) == 0  # as far from the first as its neighbour is, and that is not near
+    assert covered([2.5, 0.0], [9.0, 5.0]) == 2 / 4
+    assert covered([0.0, 0.0], neighbours=2) == 2 / 4  # now 3, 2, 3 and 8
+    assert covered([0.0, 100.0]) == 0
+    other = torch.ones(1, dtype=torch.long)
+    assert metrics.coverage(torch.tensor([[0.5, 0.0]]), other, real, labels, 1) == 0  # of another class
+
+
+def test_coverage_against_counting_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    real, drawn = torch.randn(60, 5, generator=generator), torch.randn(30, 5, generator=generator)
+    real_labels, labels = torch.arange(60) % 3, torch.arange(30) % 3
+    count = 0
+    for i in range(60):
+        others = [j for j in range(60) if j != i and real_labels[j] == real_labels[i]]
+        radius = sorted(math.dist(real[i], real[j]) for j in others)[4]
+        count += any(math.dist(real[i], drawn[j]) < radius for j in range(30) if labels[j] == real_labels[i])
+    assert 0 < count < 60
+    assert metrics.coverage(drawn, labels, real, real_labels) == count / 60
 
 
 def test_bad_input_is_named():
@@ -64,8 +85,11 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(error, match=message):
             metrics.judge(**{"tokens": tokens, "labels": labels, "num_levels": 16} | change)
-    with pytest.raises(ValueError, match="at least twice, not class 2 once"):
-        metrics.spread(torch.zeros(3, 2), torch.tensor([1, 1, 2]))
+    some = torch.zeros(6, 2), torch.zeros(6, dtype=torch.long)
+    for neighbours in (0, 6):
+        message = f"at least 1 and below the 6 real images of class 0, not {neighbours}"
+        with pytest.raises(ValueError, match=message):
+            metrics.coverage(*some, *some, neighbours)
 
 
 def test_jitter_moves_a_little_and_keeps_the_range(digits):
