@@ -188,20 +188,28 @@ class KnobTable(Record):
     file = "knobs"
 
     def build(self, record):
-        def row(words, measured):
+        def row(words, measured, count):
             share = measured["recognized"] / count
             error = (share * (1 - share) / count) ** 0.5
-            return [words, f"{share:.1%}", f"{error:.1%}", show(measured["diversity"], "{:.2f}")]
+            cells = [words, f"{share:.1%}", f"{error:.1%}", f"{measured['coverage']:.1%}"]
+            return cells + [f"{measured['blank']}" if "blank" in measured else DASH]
 
-        count = record["count"]
-        rows = [row("real test digits", record["real"])]
-        for measured in record["settings"]:
-            words = ", ".join(f"{name.replace('_', '-')} {setting:g}" for name, setting in measured["knobs"].items())
-            rows.append(row(words or "no knob", measured))
-        text = f"{count:,} drawings for each setting, as many of each digit, all from the same seed."
+        def words(measured):
+            knobs = measured["knobs"].items()
+            return ", ".join(f"{name.replace('_', '-')} {setting:g}" for name, setting in knobs) or "no knob"
+
+        count, again = record["count"], record["again"]
+        rows = [row("written digits", record["real"], count)]
+        rows += [row(words(measured), measured, count) for measured in record["settings"]]
+        second = [row(words(measured), measured, again["count"]) for measured in again["settings"]]
+        heads = ["Setting", "Read as asked for", "Standard error", "Coverage", "Blank"]
+        first = f"{count:,} drawings for each setting, as many of each digit, all from the same seed."
+        more = f"The setting read most often, and no knob, again: {again['count']:,} drawings each from another seed."
         return [
-            self.table(["Setting", "Read as asked for", "Standard error", "Diversity"], rows),
-            nodes.paragraph("", text),
+            self.table(heads, rows),
+            nodes.paragraph("", first),
+            self.table(heads, second),
+            nodes.paragraph("", more),
         ]
 
 
