@@ -46,6 +46,11 @@ def random_tokens(model, count=5):
     return torch.randint(model.num_levels, (count, model.image_size**2), generator=generator)
 
 
+def assert_close_logits(actual, expected):
+    """Equal but for rounding: a logit near 0 can be the sum of terms as large as the largest logit."""
+    torch.testing.assert_close(actual, expected, rtol=1.3e-6, atol=5e-6 * max(2.0, expected.abs().max().item()))
+
+
 @pytest.mark.parametrize(("model_class", "count"), list(zip(MLPS, (1_554_448, 1_621_776, 1_609_920), strict=True)))
 def test_parameter_counts_are_those_of_the_book(model_class, count):
     assert sum(parameter.numel() for parameter in model_class().parameters()) == count
@@ -83,7 +88,7 @@ def test_image_logits_equal_stepping_with_next_logits(model_class, context_lengt
     whole = model.image_logits(tokens, labels)
     assert whole.shape == (5, 9, num_levels)
     for t in range(9):
-        torch.testing.assert_close(model.next_logits(tokens[:, :t], labels), whole[:, t])
+        assert_close_logits(model.next_logits(tokens[:, :t], labels), whole[:, t])
 
 
 @every_model
@@ -104,7 +109,7 @@ def test_forward_on_context_windows_gives_image_logits(model_class):
     tokens, labels = random_tokens(model), labels_for(model, 5)
     windows = ar.ContextWindows(tokens, labels, context_length=4, num_levels=3)
     inputs, _ = windows[torch.arange(len(windows))]
-    torch.testing.assert_close(model(*inputs), model.image_logits(tokens, labels).flatten(0, 1))
+    assert_close_logits(model(*inputs), model.image_logits(tokens, labels).flatten(0, 1))
 
 
 @every_model
@@ -114,7 +119,7 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(model_class):
     whole = model.image_logits(tokens, labels)
     for i in range(5):
         alone = model.image_logits(tokens[i : i + 1], None if labels is None else labels[i : i + 1])
-        torch.testing.assert_close(alone[0], whole[i])
+        assert_close_logits(alone[0], whole[i])
 
 
 @every_model
@@ -175,7 +180,7 @@ def test_stepping_with_a_cache_gives_what_stepping_without_gives(model_class, st
     tokens, labels = random_tokens(model), labels_for(model, 5)
     whole = model.image_logits(tokens, labels)
     for t in steps:  # one token at a time, or several at once
-        torch.testing.assert_close(model.next_logits(tokens[:, :t], labels, cache), whole[:, t])
+        assert_close_logits(model.next_logits(tokens[:, :t], labels, cache), whole[:, t])
         assert cache.length == t + 1
 
 

@@ -192,7 +192,7 @@ class KnobTable(Record):
             share = measured["recognized"] / count
             error = (share * (1 - share) / count) ** 0.5
             cells = [words, f"{share:.1%}", f"{error:.1%}", f"{measured['coverage']:.1%}"]
-            return cells + [f"{measured['blank']}" if "blank" in measured else DASH]
+            return [*cells, f"{measured['blank']}" if "blank" in measured else DASH]
 
         def words(measured):
             knobs = measured["knobs"].items()
