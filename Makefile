@@ -1,7 +1,7 @@
 # Everything runs inside .venv, which these commands make. Another Python: make test PYTHON=python3.12
 PYTHON ?= python3
 BIN = .venv/bin
-.PHONY: book test lab execute mirror train live clean
+.PHONY: book test lab execute mirror train bench live clean
 
 .venv/book: book/requirements.txt
 	$(PYTHON) -m venv .venv
@@ -37,6 +37,12 @@ train: .venv/test  ## train the shipped checkpoints anew (a good hour; may be in
 	$(BIN)/python -m ar_helpers train transformer_small --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train lenet5 --out ar_helpers/checkpoints
 	$(BIN)/python tools/book.py samples
+
+bench: .venv/test  ## measure how fast it all is (a quarter of an hour), or with QUICK=1 only try the benchmarks
+	$(BIN)/python benchmarks/data.py $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/training.py $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/generation.py $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/start_up.py $(if $(QUICK),--quick)
 
 live: .venv/test  ## put a model on the live page, CHECKPOINT=... or transformer_small, and score it there
 	$(BIN)/python tools/live.py export $(CHECKPOINT)

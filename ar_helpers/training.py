@@ -299,6 +299,7 @@ def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optim
 
 def _one_cycle(optimizer: torch.optim.Optimizer, steps: int, warmup: float, start: int):
     peak = optimizer.param_groups[0]["lr"]
+    warmup = max(warmup, 1.5 / (steps + 1))  # in a run of a few steps: torch divides by zero if it ends with the first
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peak, total_steps=steps + 1, pct_start=warmup, cycle_momentum=False
     )

@@ -9,39 +9,28 @@ picks some luck. Interrupted, it goes on where it was.
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
+import common
 import torch
 
 import ar_helpers as ar
 from ar_helpers import metrics
-from ar_helpers.__main__ import hardware
 
-ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = [{}]
 SETTINGS += [{"temperature": value} for value in (0.5, 0.7, 0.8, 0.9, 1.1, 1.2)]
 SETTINGS += [{"top_k": value} for value in (1, 2, 3, 4, 6, 8)]
 SETTINGS += [{"top_p": value} for value in (0.8, 0.9, 0.95, 0.98, 0.99)]
 
 
-def write(path: Path, record: object) -> None:
-    """Write aside, then rename."""
-    path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500, help="drawings for each setting, a multiple of ten")
-    parser.add_argument("--work", type=Path, default=ROOT / ".work" / "knobs.json")
+    parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "knobs.json")
     options = parser.parse_args()
     digits, device = ar.load_images(), ar.best_device()
-    if digits.name != "mnist":
-        parser.exit(2, "error: this needs MNIST\n")
+    common.need_mnist(digits.name)
     model = ar.load_pretrained("transformer").to(device)
     fingerprint = ar.load_card("transformer")["fingerprint"]
     done = json.loads(options.work.read_text()) if options.work.exists() else {}
@@ -71,7 +60,7 @@ def main() -> None:
             drawn = ar.generate(model, labels, seed=seed, **knobs).tokens
             row = {"knobs": knobs, **score(drawn, labels), "blank": int((drawn == 0).all(1).sum())}
             done[json.dumps(run)] = row
-            write(options.work, done)
+            common.write(options.work, done)
             print(f"{knobs!s:22} {row['recognized']:4} of {count} read, coverage {row['coverage']:.3f}, "
                   f"{time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
         return done[json.dumps(run)]
@@ -79,10 +68,9 @@ def main() -> None:
     rows = [draw(knobs, 0, options.count) for knobs in SETTINGS]
     best = max(rows, key=lambda row: row["recognized"])["knobs"]
     again = [draw(knobs, 1, 2 * options.count) for knobs in ({}, best)]
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    record = {"model": "transformer", "count": options.count, "hardware": hardware(device), "versions": versions}
+    record = common.machine(device) | {"model": "transformer", "count": options.count}
     record |= {"real": real, "settings": rows, "again": {"count": 2 * options.count, "settings": again}}
-    write(ROOT / "results" / "knobs.json", record)
+    common.write(common.ROOT / "results" / "knobs.json", record)
 
 
 if __name__ == "__main__":

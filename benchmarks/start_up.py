@@ -1,14 +1,11 @@
 """Where the time goes when the command line draws ten digits.
 
-    python benchmarks/start_up.py [--repeats 5]
+    python benchmarks/start_up.py [--quick]
 
 Writes results/start_up.json. About a minute.
 """
 
-import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -16,11 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+import common
 
-from ar_helpers.__main__ import hardware
-
-ROOT = Path(__file__).resolve().parent.parent
+REPEATS = 5
 WITHIN = """
 import time
 began = time.perf_counter()
@@ -31,9 +26,14 @@ from ar_helpers import __main__
 package_there = time.perf_counter()
 model = ar.load_pretrained("transformer")
 loaded = time.perf_counter()
-ar.generate(model, list(range(10)), seed=0)
+with torch.no_grad():
+    logits = model.next_logits(torch.zeros(10, 0, dtype=torch.long), torch.arange(10))
+first = ar.sampling_probabilities(logits).multinomial(1)
+first_there = time.perf_counter()
+ar.generate(model, list(range(10)), prompt=first, seed=0)
 drawn = time.perf_counter()
-print(torch_there - began, package_there - torch_there, loaded - package_there, drawn - loaded)
+moments = began, torch_there, package_there, loaded, first_there, drawn
+print(*(after - before for before, after in zip(moments, moments[1:])))
 """
 
 
@@ -45,32 +45,32 @@ def run(*command: str) -> tuple[float, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    names = ("importing torch", "importing the rest", "loading the weights", "drawing")
-    times = {name: [] for name in names}
+    quick = common.parse(__doc__).quick
+    repeats = 1 if quick else REPEATS
+    names = ("importing torch", "importing the rest", "loading the weights", "the first pixel", "the other 783 pixels")
+    times = {"starting Python": [], **{name: [] for name in names}}
     whole = []
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the command line draws on the CPU
     with tempfile.TemporaryDirectory() as folder:
-        for i in range(options.repeats + 1):
-            seconds, _ = run("-m", "ar_helpers", "sample", "--seed", "0", "--out", str(Path(folder, str(i))))
+        for i in range(repeats if quick else repeats + 1):
+            command_seconds, _ = run("-m", "ar_helpers", "sample", "--seed", "0", "--out", str(Path(folder, str(i))))
+            python_seconds, _ = run("-c", "")
             _, printed = run("-c", WITHIN)
-            if i == 0:
+            if i == 0 and not quick:
                 continue  # nothing was in the file system's cache yet
-            whole.append(seconds)
-            for name, part in zip(names, printed.split(), strict=True):
-                times[name].append(float(part))
+            whole.append(command_seconds)
+            for values, part in zip(times.values(), [python_seconds, *printed.split()], strict=True):
+                values.append(float(part))
     parts = {name: statistics.median(values) for name, values in times.items()}
-    parts["starting Python, scoring, writing"] = statistics.median(whole) - sum(parts.values())
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    record = {"hardware": hardware("cpu"), "versions": versions, "repeats": options.repeats}
-    record |= {"command_seconds": statistics.median(whole), "parts": parts}
-    path = ROOT / "results" / "start_up.json"
-    path.with_suffix(".part").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".part").replace(path)
-    for name, seconds in [*parts.items(), ("all of it", statistics.median(whole))]:
-        print(f"{name:34} {seconds:5.2f} s")
+    first_pixel = sum(parts.values()) - parts["the other 783 pixels"]
+    parts["scoring, writing, the rest"] = statistics.median(whole) - sum(parts.values())
+    common.print_table(("Drawing ten digits", "seconds"), [*parts.items(), ("all of it", statistics.median(whole))])
+    print(f"\nThe first pixel of each is there after {first_pixel:.2f} s.")
+    if quick:
+        print(common.QUICK)
+        return
+    record = {"repeats": repeats, "command_seconds": statistics.median(whole), "first_pixel_seconds": first_pixel}
+    common.write(common.ROOT / "results" / "start_up.json", common.machine() | record | {"parts": parts})
 
 
 if __name__ == "__main__":

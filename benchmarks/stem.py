@@ -7,26 +7,22 @@ Writes results/stem.json. About five minutes a run on two cores; interrupted, it
 
 import argparse
 import dataclasses
-import json
-import platform
 from pathlib import Path
 
+import common
 import torch
 
 import ar_helpers as ar
-from ar_helpers.__main__ import RECIPES, hardware
-
-ROOT = Path(__file__).resolve().parent.parent
+from ar_helpers.__main__ import RECIPES
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=350)
-    parser.add_argument("--work", type=Path, default=ROOT / ".work" / "stem")
+    parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "stem")
     options = parser.parse_args()
     digits, device = ar.load_images(), ar.best_device()
-    if digits.name != "mnist":
-        parser.exit(2, "error: this needs MNIST\n")
+    common.need_mnist(digits.name)
     dataset = ar.TokenImages(ar.quantize(digits.train.images, 16).flatten(1), digits.train.labels)
     val = ar.ImageSet(*(part[:100] for part in digits.val))
     recipe = dataclasses.replace(RECIPES["transformer"][-1], steps=options.steps)
@@ -39,14 +35,10 @@ def main() -> None:
             config = dataclasses.replace(recipe, muon=muon)
             state = options.work / f"{'stem' if stem else 'plain'}_{'muon' if muon else 'adamw'}.safetensors"
             history = ar.fit(model, dataset, config, val, resume=state)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
+            parameters = common.count_parameters(model)
             runs.append({"stem": stem, "muon": muon, "parameters": parameters, "history": dataclasses.asdict(history)})
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    record = {"hardware": hardware(device), "versions": versions, "recipe": dataclasses.asdict(recipe), "runs": runs}
-    path = ROOT / "results" / "stem.json"
-    path.parent.mkdir(exist_ok=True)
-    path.with_suffix(".part").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".part").replace(path)
+    record = common.machine(device) | {"recipe": dataclasses.asdict(recipe), "runs": runs}
+    common.write(common.ROOT / "results" / "stem.json", record)
     for run in runs:
         name = f"{'stem' if run['stem'] else 'plain'}, {'Muon' if run['muon'] else 'AdamW'}"
         print(f"{name:14} {run['history']['val_bits'][-1]:.4f} val bits per pixel, {run['history']['seconds']:.0f} s")

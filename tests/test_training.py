@@ -174,6 +174,14 @@ def test_fit_leaves_the_global_random_state_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("warmup", [0.1, 0.25, 0.5, 0.9])
+def test_a_run_may_be_of_any_number_of_steps(warmup):
+    for steps in range(1, 12):
+        model = build()
+        ar.fit(model, windows(model), ar.TrainConfig(steps=steps, batch_size=8, warmup=warmup))
+        assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("steps", [1, 9, 10, 99, 130, 250])
 def test_the_history_ends_with_the_last_step_and_a_run_prints_about_ten_lines(steps, capsys):
     model = build()

@@ -6,6 +6,7 @@
     {recipe-table}     how each of them was trained
     {stem-table}       short runs of the transformer with and without its stem, out of results/stem.json
     {knob-table}       what temperature, top-k and top-p do to samples, out of results/knobs.json
+    {speed-table} NAME how many times faster, out of results/data.json, training.json or generation.json
     {start-up-table}   where the seconds of drawing ten digits go, out of results/start_up.json
 
 A field that a card lacks shows as a dash, and no card at all as a sentence.
@@ -213,16 +214,47 @@ class KnobTable(Record):
         ]
 
 
+class SpeedTable(Record):
+    """The ratios of one benchmark, then its other tables; the argument names the file."""
+
+    required_arguments = 1
+
+    def run(self):
+        self.file = self.arguments[0]
+        return super().run()
+
+    def build(self, record):
+        rows = [
+            [row["what"], f"{self.digits(row['ratio'])} times"]
+            + [f"{self.digits(row[key])} {row['unit']}" for key in ("ours", "plain")]
+            for row in record["ratios"]
+        ]
+        tables = [self.table(["Measured", "Better by", "Ours", "Plain"], rows)]
+        for table in record["tables"]:
+            rows = [[self.digits(cell) for cell in row] for row in table["rows"]]
+            tables.append(self.table(table["heads"], rows))
+        versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+        return [*tables, nodes.paragraph("", f"On {record['hardware']}, {record['dtype']}; {versions}.")]
+
+    @staticmethod
+    def digits(cell):
+        """A measured number with three digits, more only where it is large; words and counts as they are."""
+        if not isinstance(cell, float):
+            return f"{cell:,}" if isinstance(cell, int) else cell
+        return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:#.3g}".rstrip(".")
+
+
 class StartUpTable(Record):
     file = "start_up"
 
     def build(self, record):
         whole = record["command_seconds"]
         parts = [*record["parts"].items(), ("all of it", whole)]
-        rows = [[name, f"{time:.1f} s", f"{time / whole:.0%}"] for name, time in parts]
+        rows = [[name, f"{time:.2f} s", f"{time / whole:.0%}"] for name, time in parts]
+        first = f"The first pixel of each digit is there after {record['first_pixel_seconds']:.1f} s."
         return [
             self.table(["Part", "Time", "Share"], rows),
-            nodes.paragraph("", f"Median of {record['repeats']} runs, on {record['hardware']}."),
+            nodes.paragraph("", f"{first} Median of {record['repeats']} runs, on {record['hardware']}."),
         ]
 
 
@@ -233,5 +265,6 @@ def setup(app):
     app.add_directive("recipe-table", RecipeTable)
     app.add_directive("stem-table", StemTable)
     app.add_directive("knob-table", KnobTable)
+    app.add_directive("speed-table", SpeedTable)
     app.add_directive("start-up-table", StartUpTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

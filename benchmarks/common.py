@@ -1,0 +1,106 @@
+"""What the benchmarks share: how they are called, how they measure, what they write down and how they print it."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from ar_helpers.__main__ import hardware
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = "A quick run: it shows that the benchmark works, its figures mean nothing, and nothing was written."
+
+
+def parse(description: str) -> argparse.Namespace:
+    """The command line of a benchmark that knows --quick, which sets AR_QUICK: built-in digits, runs of a few steps."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, nothing is written")
+    options = parser.parse_args()
+    if options.quick:
+        os.environ["AR_QUICK"] = "1"
+    return options
+
+
+def need_mnist(name: str) -> None:
+    """Leave unless the images loaded, by the name of their set, are MNIST's or the run is a quick one."""
+    if name != "mnist" and not os.environ.get("AR_QUICK"):
+        raise SystemExit("error: this needs MNIST")
+
+
+def note(text: str) -> None:
+    """Say what goes on, beside the output: a benchmark takes minutes."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def write(path: Path, record: object) -> None:
+    """Write a record aside, then rename it into place, so that no half-written file is ever there."""
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def machine(device: str = "cpu") -> dict:
+    """What every record begins with: the hardware in words, and the versions."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    return {"hardware": hardware(device), "versions": versions}
+
+
+def seconds(function: Callable[[], object], repeats: int = 1) -> float:
+    """How long a call takes: the shortest of `repeats`, because whatever disturbs a measurement makes it longer."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """How many numbers a model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def ratio(what: str, unit: str, plain: float, ours: float) -> dict:
+    """How many times better ours is, in a unit where less is better, or more if it is something per second."""
+    times = ours / plain if unit.endswith("per second") else plain / ours
+    return {"what": what, "unit": unit, "plain": plain, "ours": ours, "ratio": times}
+
+
+def short(number: float) -> str:
+    """Three digits of a number, more only where it is large."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def print_table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table: the first column and the words to the left, the numbers to the right."""
+    lines = [[short(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in [heads, *rows]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        first, *rest = zip(line, widths, strict=True)
+        print("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]))
+
+
+def report(name: str, record: dict, quick: bool) -> None:
+    """Print a record's ratios, then its other tables, and keep it in results/NAME.json, unless it was a quick run.
+
+    Args:
+        name: of the benchmark.
+        record: "ratios", a list of what `ratio` returns; "tables", each of "heads" and "rows" of words and numbers;
+            and whatever else there is to say.
+    """
+    heads = ("", "times better", "plain", "ours", "unit")
+    print_table(heads, [[row[key] for key in ("what", "ratio", "plain", "ours", "unit")] for row in record["ratios"]])
+    for table in record["tables"]:
+        print()
+        print_table(table["heads"], table["rows"])
+    if quick:
+        print(f"\n{QUICK}")
+    else:
+        write(ROOT / "results" / f"{name}.json", machine() | record)

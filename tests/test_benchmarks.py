@@ -1,0 +1,64 @@
+"""The benchmarks run, and what they wrote is what the results page takes it for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("data", "training", "generation")
+RECORDS = [name for name in NAMES if (ROOT / "results" / f"{name}.json").exists()]
+
+
+def record(name):
+    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quick_run_prints_its_table_and_writes_nothing(name):
+    before = {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()}
+    run = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--quick"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "times better" in run.stdout
+    assert run.stdout.endswith("nothing was written.\n")
+    assert {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_ratio_is_the_quotient_of_its_parts(name):
+    for row in record(name)["ratios"]:
+        better, worse = row["plain"], row["ours"]
+        if row["unit"].endswith("per second"):
+            better, worse = worse, better
+        assert row["ratio"] == pytest.approx(better / worse), row["what"]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_says_where_it_was_measured_and_its_tables_are_whole(name):
+    found = record(name)
+    assert found["hardware"]
+    assert found["dtype"]
+    assert {"python", "torch"} <= set(found["versions"])
+    for table in found["tables"]:
+        assert all(len(row) == len(table["heads"]) for row in table["rows"])
+        assert all(cell > 0 for row in table["rows"] for cell in row if not isinstance(cell, str))
+
+
+@pytest.mark.skipif("training" not in RECORDS, reason="not measured yet")
+def test_the_shortened_recipes_reach_the_plain_loops_bits_and_shares_follow_from_their_parts():
+    found = record("training")
+    shares, products, bits = (table["rows"] for table in found["tables"])
+    for plain, ours in zip(bits[::2], bits[1::2], strict=True):
+        assert ours[-1] <= plain[-1], ours[0]
+    fastest = dict(products)[found["dtype"]]  # GFLOP per second
+    for _, _, needed, rate, share in shares:
+        assert share == pytest.approx(needed * rate / 1000 / fastest)
