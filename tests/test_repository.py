@@ -106,12 +106,13 @@ def test_the_knobs_do_what_chapter_6_says_of_them():
     best = max(turned, key=lambda row: row["recognized"])
     plain_again, best_again = record["again"]["settings"]
     assert best["knobs"] == best_again["knobs"] == {"top_k": 8}
+    assert all(row["recognized"] <= plain["recognized"] for row in turned if "top_p" in row["knobs"])
     assert plain["knobs"] == plain_again["knobs"] == {}
     lead = (best["recognized"] - plain["recognized"]) / record["count"]
     lead_again = (best_again["recognized"] - plain_again["recognized"]) / record["again"]["count"]
     assert lead_again < lead / 2
     assert best_again["coverage"] > plain_again["coverage"] - 0.01
-    assert 0.93 < plain_again["recognized"] / record["again"]["count"] < 0.95  # one in fifteen or so is not read
+    assert 0.93 < plain_again["recognized"] / record["again"]["count"] < 0.95  # one in sixteen is not read
 
 
 # The address
