@@ -182,19 +182,16 @@ def train(arguments: argparse.Namespace) -> None:
         shape = {"context_length": model.context_length, "num_levels": model.num_levels}
         dataset = data.ThinnedWindows(tokens, labels, **shape)
     state = out / f"{arguments.name}.state.safetensors"
-    try:
+    with _resumable(state):
         history = training.fit(model, dataset, config, digits.val, resume=state)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on from here" if state.exists() else "") from None
-
-    model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
-    print("Scoring the weights as they are stored ...", flush=True)
-    test = training.quick_images(digits.test)
-    scores = {"test_bits_per_pixel": training.bits_per_pixel(model, test)}
-    drawn = [i % model.num_classes for i in range(100)] if model.num_classes else None
-    began = time.perf_counter()
-    sampling.generate(model, drawn, count=100, seed=0)
-    seconds = time.perf_counter() - began
+        model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
+        print("Scoring the weights as they are stored ...", flush=True)
+        test = training.quick_images(digits.test)
+        scores = {"test_bits_per_pixel": training.bits_per_pixel(model, test)}
+        drawn = [i % model.num_classes for i in range(100)] if model.num_classes else None
+        began = time.perf_counter()
+        sampling.generate(model, drawn, count=100, seed=0)
+        seconds = time.perf_counter() - began
     card = {
         "name": arguments.name,
         "class": type(model).__name__,
@@ -212,6 +209,15 @@ def train(arguments: argparse.Namespace) -> None:
     training.save_checkpoint(out / f"{arguments.name}.safetensors", model, card)
     state.unlink()
     print(f"{arguments.name}: {scores['test_bits_per_pixel']:.4f} bits per pixel on {len(test.images)} test images")
+
+
+@contextlib.contextmanager
+def _resumable(state: Path):
+    """Whoever is stopped by hand is told whether the run can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on from here" if state.exists() else "") from None
 
 
 def train_classifier(arguments: argparse.Namespace) -> None:

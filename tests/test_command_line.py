@@ -372,6 +372,21 @@ def test_train_stopped_by_hand_says_what_is_left(command, tmp_path, monkeypatch,
 
 
 @pytest.mark.usefixtures("quick")
+def test_train_stopped_while_it_scores_goes_on_from_there(command, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    arguments = ("train", "one_hot_mlp", "--out", tmp_path / "out", "--data", "digits")
+    with monkeypatch.context() as context:
+        context.setattr(training, "bits_per_pixel", stop)
+        code, _, err = command(*arguments)
+    assert (code, err.splitlines()[-1]) == (130, "stopped: the same command goes on from here")
+    assert names_in(tmp_path / "out") == ["one_hot_mlp.state.safetensors"]
+    assert command(*arguments)[0] == 0
+    assert names_in(tmp_path / "out") == ["one_hot_mlp.json", "one_hot_mlp.safetensors"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_train_names_a_folder_that_cannot_be_made(command, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     code, _, err = command("train", "one_hot_mlp", "--out", tmp_path / "file" / "below")
