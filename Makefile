@@ -35,6 +35,12 @@ train: .venv/test  ## train the shipped checkpoints anew (a good hour; may be in
 	$(BIN)/python -m ar_helpers train conditional_mlp --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train transformer --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train transformer_small --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train patch_1x2 --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train patch_1x2_independent --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train patch_2x2 --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train patch_2x2_independent --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train patch_4x4 --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train patch_4x4_independent --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train lenet5 --out ar_helpers/checkpoints
 	$(BIN)/python tools/book.py samples
 

@@ -14,7 +14,7 @@ from .data import (
     quantize,
     read_picture,
 )
-from .models import Cache, ConditionalMLP, OneHotMLP, PixelTransformer, PositionalMLP
+from .models import Cache, ConditionalMLP, OneHotMLP, PatchTransformer, PixelTransformer, PositionalMLP
 from .plots import animate, plot_history, show_images, show_maps
 from .sampling import (
     Inpainted,
@@ -49,6 +49,7 @@ __all__ = [
     "ImageSet",
     "Inpainted",
     "OneHotMLP",
+    "PatchTransformer",
     "PixelTransformer",
     "PositionalMLP",
     "Samples",

@@ -36,6 +36,11 @@ RECIPES["transformer_small"] = (  # for the browser
     {"width": 80, "depth": 3},
     dataclasses.replace(RECIPES["transformer"][-1], steps=2_000),
 )
+for height, width in ((1, 2), (2, 2), (4, 4)):  # chapter 7: several pixels for one step of the transformer
+    patch = {"patch_height": height, "patch_width": width}
+    short = dataclasses.replace(RECIPES["transformer"][-1], steps=1_000)
+    RECIPES[f"patch_{height}x{width}"] = (models.PatchTransformer, patch, short)
+    RECIPES[f"patch_{height}x{width}_independent"] = (models.PatchTransformer, patch | {"independent": True}, short)
 DRAWS = "transformer"  # which shipped model draws unless another is named
 
 
@@ -176,7 +181,7 @@ def train(arguments: argparse.Namespace) -> None:
     model = model_class(**sizes).to(arguments.device)
     tokens = data.quantize(digits.train.images, model.num_levels).flatten(1)
     labels = digits.train.labels if model.num_classes else None
-    if isinstance(model, models.PixelTransformer):
+    if isinstance(model, models.SequenceModel):
         dataset = data.TokenImages(tokens, labels)
     else:
         shape = {"context_length": model.context_length, "num_levels": model.num_levels}

@@ -192,7 +192,7 @@ class Cache:
 
     def start(self, padded: Tensor) -> int:
         """The first of these tokens (B, 1 + t) that is new here; raises ValueError if none is, or B is another."""
-        batch_size = next((len(key) for key, _ in self.kept.values()), len(padded))
+        batch_size = next((len(parts[0]) for parts in self.kept.values()), len(padded))
         if batch_size != len(padded) or self.length >= padded.shape[1]:
             have = f"{batch_size} images up to pixel {self.length - 1}"
             raise ValueError(f"cache must be of the same images and shorter than prefix, not of {have}")
@@ -212,7 +212,7 @@ class Cache:
 
     def select(self, rows: Tensor) -> None:
         """Keep the images with these numbers (B',), in this order; one may come several times."""
-        self.kept = {layer: (key[rows], value[rows]) for layer, (key, value) in self.kept.items()}
+        self.kept = {layer: tuple(part[rows] for part in parts) for layer, parts in self.kept.items()}
 
 
 class SequenceModel(nn.Module):
@@ -238,7 +238,7 @@ class SequenceModel(nn.Module):
         check_sizes(self.config, num_classes=0)
         if other["width"] % other["heads"]:
             raise ValueError(f"heads must divide width={other['width']}, not {other['heads']}")
-        if other["positions"] not in ("learned_2d", "none"):
+        if other.get("positions", "none") not in ("learned_2d", "none"):
             raise ValueError(f"positions must be learned_2d or none, not {other['positions']!r}")
         self.num_levels, self.image_size, self.num_classes = num_levels, image_size, num_classes
 
@@ -410,3 +410,184 @@ class PixelTransformer(SequenceModel):
         for block in self.blocks:
             x = block(x, cache)
         return self.output(self.norm(x))  # (B, T, K)
+
+
+def patch_order(image_size, height, width):
+    """The numbers (N,) of an image's pixels patch by patch, and within each patch row by row."""
+    number = torch.arange(image_size**2)
+    return number.view(-1, height, image_size // width, width).transpose(1, 2).flatten()
+
+
+def neighbour_patches(image_size, height, width):
+    """For each patch (S, 4 P): where its neighbours' pixels stand in a row of one start token and then all patches."""
+    across, pixels = image_size // width, height * width
+    patch = torch.arange(image_size**2 // pixels)
+    slots = []
+    for down, right in [(0, -1), (-1, -1), (-1, 0), (-1, 1)]:
+        row, col = patch // across + down, patch % across + right
+        inside = (row >= 0) & (col >= 0) & (col < across)
+        if (down, right) == (0, -1):
+            inside = patch > 0  # the patch just before, on the row above if need be
+        begins = pixels * (row * across + col) + 1
+        places = begins.unsqueeze(1) + torch.arange(pixels)  # (S, P)
+        slots.append(torch.where(inside.unsqueeze(1), places, 0))  # 0: the start token, for what lies outside
+    return torch.cat(slots, dim=1)
+
+
+class PatchStem(nn.Module):
+    """Looks at all the pixels of the four earlier patches that touch the one to predict."""
+
+    def __init__(self, num_levels, image_size, patch_height, patch_width, width):
+        super().__init__()
+        slots = neighbour_patches(image_size, patch_height, patch_width)  # (S, 4 P)
+        self.register_buffer("slots", slots, persistent=False)
+        tables = (num_levels + 1) * torch.arange(slots.shape[1])  # each of the 4 P pixels has a table of its own
+        self.register_buffer("tables", tables, persistent=False)
+        self.token_embedding = nn.EmbeddingBag(slots.shape[1] * (num_levels + 1), width, mode="sum")
+        nn.init.normal_(self.token_embedding.weight, std=0.15)
+
+    def forward(self, padded, first, last):
+        near = padded[:, self.slots[first : last + 1]] + self.tables  # (B, S, 4 P), tokens
+        return self.token_embedding(near.flatten(0, 1)).unflatten(0, near.shape[:2])  # (B, S, D)
+
+
+class InnerHead(nn.Module):
+    """Predicts the pixels of a patch one after the other, from what its slot knows and the pixels before in it."""
+
+    def __init__(self, num_levels, pixels, width, dropout):
+        super().__init__()
+        self.register_buffer("tables", num_levels * torch.arange(pixels - 1), persistent=False)
+        self.token_embedding = nn.Embedding(max(pixels - 1, 1) * num_levels, width)  # the last one tells nobody
+        self.col_embedding = nn.Embedding(pixels, width)  # which pixel of the patch
+        self.mlp = ResidualMLP(width, dropout)
+        self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, num_levels)
+        nn.init.normal_(self.token_embedding.weight, std=0.15)
+        nn.init.normal_(self.col_embedding.weight, std=0.5)
+
+    def forward(self, slots, patches, wanted):
+        told = self.token_embedding(patches[..., :-1] + self.tables)  # (B, S, P - 1, D)
+        told = F.pad(told, (0, 0, 1, 0)).cumsum(2)  # (B, S, P, D): at each pixel, all those before it in the patch
+        u = slots.unsqueeze(2) + self.col_embedding.weight + told
+        return self.output(self.norm(self.mlp(u.flatten(1, 2)[:, wanted])))  # (B, T, K)
+
+
+class IndependentHead(nn.Module):
+    """Predicts all the pixels of a patch at once, none of which knows what the others will be."""
+
+    def __init__(self, num_levels, pixels, width):
+        super().__init__()
+        self.pixels = pixels
+        self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, pixels * num_levels)
+
+    def forward(self, slots, patches, wanted):
+        logits = self.output(self.norm(slots)).unflatten(2, (self.pixels, -1))  # (B, S, P, K)
+        return logits.flatten(1, 2)[:, wanted]  # (B, T, K)
+
+
+class PatchTrunk(nn.Module):
+    """The transformer between stem and head: a slot for each patch, which knows the class and all patches before."""
+
+    def __init__(self, num_levels, image_size, num_classes, patch_height, patch_width, width, depth, heads, dropout):
+        super().__init__()
+        self.across = image_size // patch_width
+        self.class_embedding = nn.Embedding(max(num_classes, 1), width)  # without classes, one vector to start from
+        self.row_embedding = nn.Embedding(image_size // patch_height, width)
+        self.col_embedding = nn.Embedding(self.across, width)
+        self.stem = PatchStem(num_levels, image_size, patch_height, patch_width, width)
+        self.stem_mlp = ResidualMLP(width, dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        for embedding in (self.class_embedding, self.row_embedding, self.col_embedding):
+            nn.init.normal_(embedding.weight, std=0.5)
+
+    def forward(self, padded, label, first, last, cache=None):
+        x = self.stem(padded, first, last)  # (B, S, D), for patches first to last
+        if first == 0:
+            x = torch.cat([self.class_embedding(label).unsqueeze(1), x[:, 1:]], dim=1)  # the class stands in front
+        patch = torch.arange(first, last + 1, device=padded.device)
+        x = x + self.row_embedding(patch // self.across) + self.col_embedding(patch % self.across)
+        x = self.stem_mlp(x)
+        for block in self.blocks:
+            x = block(x, cache)
+        return x
+
+
+class PatchModel(SequenceModel):
+    """The base of models that draw patch by patch: it puts pixels into that order, and keeps slots in the cache.
+
+    A subclass has `trunk(padded, label, first, last, cache)`, which gives the slots (B, S, D) of patches first to last,
+    and `head(slots, patches, wanted)`, which turns slots and their patches' tokens (B, S, P) into the logits (B, T, K)
+    of the pixels with the numbers `wanted`. `order` (N,) holds the raster numbers of the pixels as they are drawn:
+    `image_logits` takes and gives raster order all the same, `next_logits` takes a prefix in the model's own.
+
+    Args:
+        patch_height, patch_width: of a patch of P pixels; they must divide image_size.
+        other: as for `SequenceModel`.
+
+    Raises:
+        ValueError: a number is out of its range, does not divide image_size, or width is no multiple of heads.
+    """
+
+    def __init__(self, num_levels, image_size, num_classes, patch_height, patch_width, **other):
+        sizes = {"patch_height": patch_height, "patch_width": patch_width}
+        super().__init__(num_levels, image_size, num_classes, **sizes, **other)
+        for name, size in sizes.items():
+            if image_size % size:
+                raise ValueError(f"{name} must divide image_size={image_size}, not {size}")
+        self.pixels = patch_height * patch_width
+        self.register_buffer("order", patch_order(image_size, patch_height, patch_width), persistent=False)
+
+    def forward(self, tokens: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B, N, K) of every pixel of whole images (B, N), both in raster order.
+
+        Those of a pixel depend on the pixels that are drawn before it only.
+
+        Raises:
+            TypeError: tokens or labels are no integer tensors.
+            ValueError: a shape or value is wrong, or labels are missing or not wanted.
+        """
+        check_tokens("tokens", tokens, self.num_levels, self.image_size**2, self.image_size**2)
+        return self._predict(tokens[:, self.order[:-1]], labels, None)[:, self.order.argsort()]
+
+    image_logits = forward
+
+    def predict(self, padded, label, start=0, cache=None):
+        end = padded.shape[1]  # pixels start to end - 1 are wanted
+        first, last = -(-start // self.pixels), (end - 1) // self.pixels  # and the slots from first to last are new
+        slots = [] if first * self.pixels == start else [cache.kept[self][0]]  # that of a patch begun before
+        if cache is not None:
+            cache.length = first  # attention keeps a key for each slot, not for each pixel
+        if first <= last:
+            slots.append(self.trunk(padded, label, first, last, cache))
+        slots = torch.cat(slots, dim=1)  # (B, S, D)
+        if cache is not None:
+            cache.kept[self] = (slots[:, -1:],)
+        begins = start // self.pixels * self.pixels  # the first pixel of the first of these patches
+        patches = F.pad(padded[:, begins + 1 :], (0, (last + 1) * self.pixels - end + 1))  # what is not known yet: 0
+        wanted = torch.arange(start - begins, end - begins, device=padded.device)
+        return self.head(slots, patches.unflatten(1, (-1, self.pixels)), wanted)
+
+
+class PatchTransformer(PatchModel):
+    """Predicts an image patch by patch: one slot of a transformer for each, and a small head for its pixels."""
+
+    def __init__(
+        self,
+        num_levels=16,
+        image_size=28,
+        num_classes=10,
+        patch_height=2,
+        patch_width=2,
+        independent=False,
+        width=80,
+        depth=3,
+        heads=4,
+        dropout=0.0,
+    ):
+        sizes = {"patch_height": patch_height, "patch_width": patch_width, "width": width}
+        sizes |= {"depth": depth, "heads": heads, "dropout": dropout}
+        super().__init__(num_levels, image_size, num_classes, independent=independent, **sizes)
+        self.trunk = PatchTrunk(num_levels, image_size, num_classes, **sizes)
+        if independent:
+            self.head = IndependentHead(num_levels, self.pixels, width)
+        else:
+            self.head = InnerHead(num_levels, self.pixels, width, dropout)

@@ -97,6 +97,12 @@ def sampling_probabilities(
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
 
+def drawing_order(model: nn.Module) -> Tensor:
+    """The raster numbers (N,) of the pixels in the order in which a model draws them: 0, 1, 2 ... for most."""
+    raster = torch.arange(model.image_size**2, device=next(model.parameters()).device)
+    return getattr(model, "order", raster)
+
+
 @torch.no_grad()
 def generate(
     model: nn.Module,
@@ -114,7 +120,8 @@ def generate(
         model: any model of the book, on any device.
         labels: (B,) classes from 0 to num_classes - 1, one for each image, for a conditional model.
         count: how many images; with labels, or with a prompt of several rows, it follows from those.
-        prompt: (t,) or (B, t) tokens that the images begin with, t < N; one row is repeated for every image.
+        prompt: (t,) or (B, t) tokens that the images begin with, t < N; one row is repeated for every image. A model
+            that draws patches needs whole rows of them.
         temperature, top_k, top_p: see `sampling_probabilities`.
         seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
 
@@ -129,6 +136,9 @@ def generate(
     prompt = torch.zeros(1, 0, dtype=torch.long) if prompt is None else torch.as_tensor(prompt)
     prompt = prompt.unsqueeze(0) if prompt.dim() == 1 else prompt
     check_tokens("prompt", prompt, model.num_levels, 0, num_pixels - 1)
+    order, start = drawing_order(model), prompt.shape[1]
+    if (order[:start] >= start).any():
+        raise ValueError(f"prompt must be whole rows of the model's patches, not {start} pixels")
     counts = {"count": count, "labels": None if labels is None else labels.numel()}
     counts["prompt"] = len(prompt) if len(prompt) != 1 else None
     given = {name: number for name, number in counts.items() if number is not None}
@@ -141,9 +151,8 @@ def generate(
     generator = None
     if seed is not None:
         generator = torch.Generator(device).manual_seed(seed)
-    start = prompt.shape[1]
     tokens = torch.zeros(batch_size, num_pixels, dtype=torch.long, device=device)
-    tokens[:, :start] = prompt.to(device)
+    tokens[:, :start] = prompt.to(device)[:, order[:start]]
     probabilities = torch.ones(batch_size, num_pixels, device=device)
     entropies = torch.zeros(batch_size, num_pixels, device=device)
     cache, was_training = Cache(), model.training
@@ -158,7 +167,8 @@ def generate(
             entropies[:, t] = entropy_bits(distribution)
     finally:
         model.train(was_training)
-    return Samples(tokens.cpu(), probabilities.cpu(), entropies.cpu())
+    raster = order.argsort()
+    return Samples(*(part[:, raster].cpu() for part in (tokens, probabilities, entropies)))
 
 
 def complete(model: nn.Module, tokens: Tensor, keep_rows: int, **options) -> Samples:
@@ -221,7 +231,8 @@ def inpaint(
     labels = None if label is None else torch.full((particles,), label, device=device)
     check_labels(labels, model.num_classes, particles)
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    tokens, known = tokens.long().tolist(), known.tolist()
+    order = drawing_order(model).cpu()
+    tokens, known = tokens[order].tolist(), known[order].tolist()
     drawn = torch.zeros(particles, num_pixels, dtype=torch.long, device=device)
     log_weights, bits = torch.zeros(particles, device=device), 0.0
     cache, was_training = Cache(), model.training
@@ -246,7 +257,7 @@ def inpaint(
     if not known[-1]:  # the last pixels were drawn: the weights so far still stand
         bits -= (log_weights.logsumexp(0).item() - math.log(particles)) / math.log(2)
         drawn = drawn[_resample(log_weights.softmax(0), generator)]
-    return Inpainted(drawn.cpu(), bits)
+    return Inpainted(drawn.cpu()[:, order.argsort()], bits)
 
 
 def _resample(weights: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -266,7 +277,8 @@ def label_beliefs(model: nn.Module, tokens: Tensor) -> Tensor:
         tokens: (B, N) of whole images.
 
     Returns:
-        Probabilities (B, N + 1, num_classes), float32, on the CPU: at place t, given the pixels before t.
+        Probabilities (B, N + 1, num_classes), float32, on the CPU: at place t, given the first t pixels
+        in the order in which the model draws them, which after whole rows (of patches) is the raster order's.
 
     Raises:
         TypeError: tokens are not integers.
@@ -280,5 +292,6 @@ def label_beliefs(model: nn.Module, tokens: Tensor) -> Tensor:
         labels = torch.full((len(tokens),), label, device=device)
         log_probabilities = model.image_logits(tokens.to(device), labels).float().log_softmax(-1)
         chosen = log_probabilities.gather(-1, tokens.long().to(device).unsqueeze(-1)).squeeze(-1)  # (B, N)
+        chosen = chosen[:, drawing_order(model)]
         evidence.append(torch.nn.functional.pad(chosen.double().cumsum(1), (1, 0)))
     return torch.stack(evidence, dim=-1).softmax(-1).float().cpu()

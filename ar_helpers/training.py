@@ -25,7 +25,14 @@ from .data import ImageSet, quantize, quick_mode, user_cache
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 MODEL_CLASSES = {
-    c.__name__: c for c in (models.OneHotMLP, models.PositionalMLP, models.ConditionalMLP, models.PixelTransformer)
+    c.__name__: c
+    for c in (
+        models.OneHotMLP,
+        models.PositionalMLP,
+        models.ConditionalMLP,
+        models.PixelTransformer,
+        models.PatchTransformer,
+    )
 }
 QUICK_STEPS, QUICK_IMAGES = 10, 8
 VAL_IMAGES = 500

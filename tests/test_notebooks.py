@@ -94,6 +94,8 @@ def test_the_models_of_the_chapters_are_mirrored():
     }
     built = {"def mlp", "class OneHotMLP", "class PositionalMLP", "class ConditionalMLP"}
     built |= {"class Attention", "class Block", "class CausalStem", "class PixelTransformer"}
+    built |= {"class PatchStem", "class PatchTrunk", "class InnerHead", "class IndependentHead"}
+    built |= {"class PatchTransformer"}
     assert built <= mirrored
 
 
