@@ -38,9 +38,9 @@ RECIPES["transformer_small"] = (  # for the browser
 )
 for height, width in ((1, 2), (2, 2), (4, 4)):  # chapter 7: several pixels for one step of the transformer
     patch = {"patch_height": height, "patch_width": width}
-    short = dataclasses.replace(RECIPES["transformer"][-1], steps=1_000)
-    RECIPES[f"patch_{height}x{width}"] = (models.PatchTransformer, patch, short)
-    RECIPES[f"patch_{height}x{width}_independent"] = (models.PatchTransformer, patch | {"independent": True}, short)
+    recipe = RECIPES["transformer_small"][-1]  # so that chapter 7 can compare them with that model
+    RECIPES[f"patch_{height}x{width}"] = (models.PatchTransformer, patch, recipe)
+    RECIPES[f"patch_{height}x{width}_independent"] = (models.PatchTransformer, patch | {"independent": True}, recipe)
 DRAWS = "transformer"  # which shipped model draws unless another is named
 
 
