@@ -284,6 +284,14 @@ def test_dropout_is_off_and_the_mode_is_restored_even_after_an_error(training, m
     assert model.training == training
 
 
+def test_drawn_images_may_be_trained_on():
+    samples = ar.generate(build(), count=2, seed=0)
+    assert not any(part.is_inference() for part in samples)
+    embedding = torch.nn.Embedding(3, 2)
+    embedding(samples.tokens).sum().backward()
+    assert embedding.weight.grad.sum() == samples.tokens.numel() * 2
+
+
 def test_one_image_is_drawn_when_nothing_is_said():
     assert ar.generate(build()).tokens.shape == (1, 9)
 
