@@ -29,7 +29,7 @@ execute: .venv/test  ## run all notebooks, or NOTEBOOK=notebooks/..., and store 
 mirror: .venv/test  ## copy the package's classes into the chapters that build them
 	$(BIN)/python tools/book.py mirror
 
-train: .venv/test  ## train the shipped checkpoints anew (a good hour; may be interrupted and run again)
+train: .venv/test  ## train the shipped checkpoints anew (some two hours; may be interrupted and run again)
 	$(BIN)/python -m ar_helpers train one_hot_mlp --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train positional_mlp --out ar_helpers/checkpoints
 	$(BIN)/python -m ar_helpers train conditional_mlp --out ar_helpers/checkpoints
