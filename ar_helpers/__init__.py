@@ -3,42 +3,15 @@
 import ar_helpers as ar
 """
 
-from .data import (
-    ContextWindows,
-    Digits,
-    ImageSet,
-    ThinnedWindows,
-    TokenImages,
-    dequantize,
-    load_images,
-    quantize,
-    read_picture,
-)
+from .cards import load_card, load_checkpoint, load_pretrained, model_table, save_checkpoint, train_or_load
+from .cli import read_picture
+from .data import Digits, ImageSet, claims, full_or_quick, load_images
 from .models import Cache, ConditionalMLP, OneHotMLP, PatchTransformer, PixelTransformer, PositionalMLP
-from .plots import animate, plot_history, show_images, show_maps
-from .sampling import (
-    Inpainted,
-    Samples,
-    complete,
-    generate,
-    inpaint,
-    label_beliefs,
-    prediction_maps,
-    sampling_probabilities,
-)
-from .training import (
-    History,
-    TrainConfig,
-    best_device,
-    bits_per_pixel,
-    fit,
-    load_card,
-    load_checkpoint,
-    load_pretrained,
-    model_table,
-    save_checkpoint,
-    train_or_load,
-)
+from .plots import animate, plot_history, show_images, show_maps, style, table
+from .sampling import Inpainted, Samples, complete, generate, inpaint, sampling_probabilities
+from .scoring import bits_per_pixel, label_beliefs, pixel_bits, prediction_maps
+from .tokens import ContextWindows, ThinnedWindows, TokenImages, dequantize, quantize
+from .training import History, TrainConfig, best_device, fit
 
 __all__ = [
     "Cache",
@@ -59,9 +32,11 @@ __all__ = [
     "animate",
     "best_device",
     "bits_per_pixel",
+    "claims",
     "complete",
     "dequantize",
     "fit",
+    "full_or_quick",
     "generate",
     "inpaint",
     "label_beliefs",
@@ -70,6 +45,7 @@ __all__ = [
     "load_images",
     "load_pretrained",
     "model_table",
+    "pixel_bits",
     "plot_history",
     "prediction_maps",
     "quantize",
@@ -78,5 +54,7 @@ __all__ = [
     "save_checkpoint",
     "show_images",
     "show_maps",
+    "style",
+    "table",
     "train_or_load",
 ]

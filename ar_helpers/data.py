@@ -1,21 +1,22 @@
-"""Images as rows of tokens: loading, quantization, and the data sets that models learn from."""
+"""Images: loading them, the built-in digits, and whether a run is to be quick."""
 
+import contextlib
 import os
 import struct
 import sys
 import tempfile
 from collections import namedtuple
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from .checks import check_choice
 
 TRAIN_SIZE, VAL_SIZE, TEST_SIZE = 50_000, 10_000, 10_000
 IMAGE_SIZE = 28
@@ -28,6 +29,10 @@ class ImageSet(NamedTuple):
 
     images: Tensor
     labels: Tensor
+
+    def first(self, count: int) -> "ImageSet":
+        """The first images, so many of them or as many as there are, with their labels."""
+        return ImageSet(self.images[:count], self.labels[:count])
 
 
 class Digits(namedtuple("Digits", ["train", "val", "test"])):
@@ -42,6 +47,25 @@ class Digits(namedtuple("Digits", ["train", "val", "test"])):
 def quick_mode() -> bool:
     """Whether AR_QUICK asks for a quick run: built-in digits, and training runs of a few steps."""
     return os.environ.get("AR_QUICK", "") not in ("", "0")
+
+
+def full_or_quick(full, quick):
+    """The size of an experiment, or whatever else depends on it: `full`, but `quick` when AR_QUICK=1."""
+    return quick if quick_mode() else full
+
+
+@contextlib.contextmanager
+def claims() -> Iterator[None]:
+    """Around what the book's text claims of MNIST: an error is raised only when AR_CLAIMS=1, as when the book is made.
+
+    Else, with other pictures or on another machine, a claim that does not hold prints a line.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("AR_CLAIMS", "") not in ("", "0"):
+            raise
+        print(f"Here the text does not fit what was found ({type(error).__name__}).")
 
 
 def user_cache() -> Path:
@@ -69,8 +93,7 @@ def load_images(name: str = "mnist", root: str | Path | None = None) -> Digits:
         OSError: root cannot be written, or a data set other than MNIST cannot be downloaded.
     """
     names = ("mnist", "fashion_mnist", "kmnist", "digits")
-    if name not in names:
-        raise ValueError(f"name must be one of {', '.join(names)}, not {name!r}")
+    check_choice("name", name, names)
     if quick_mode() and name != "digits":
         print(f"AR_QUICK is set: using the built-in 8 x 8 digits in place of {name}.")
         return _built_in_digits()
@@ -150,245 +173,3 @@ def _built_in_digits() -> Digits:
             shifted[chosen] = shifted[chosen].roll((s // 5 - 2, s % 5 - 2), (1, 2))
         parts.append(ImageSet(shifted, labels[rows]))
     return Digits(*parts)
-
-
-def check_num_levels(num_levels: int) -> None:
-    """Raise unless num_levels is an integer from 2 to 256."""
-    if isinstance(num_levels, bool) or not isinstance(num_levels, int):
-        raise TypeError(f"num_levels must be an int, not {num_levels!r}")
-    if not 2 <= num_levels <= 256:
-        raise ValueError(f"num_levels must be from 2 to 256, not {num_levels}")
-
-
-def quantize(images: Tensor, num_levels: int) -> Tensor:
-    """Cut the grey scale into num_levels equal bins and return each pixel's bin: its token.
-
-    Args:
-        images: any shape; uint8 from 0 to 255, or floating point from 0 to 1. NumPy arrays are taken too.
-        num_levels: the number of bins K, from 2 to 256.
-
-    Returns:
-        Tokens of the same shape, uint8, from 0 to K - 1: x * K // 256 for integers, floor(x * K) for floating point,
-        where white, 1.0, belongs to the last bin.
-
-    Raises:
-        TypeError: images are neither uint8 nor floating point, or num_levels is no int.
-        ValueError: num_levels is outside 2..256, or a pixel lies outside [0, 1] or is NaN.
-    """
-    check_num_levels(num_levels)
-    images = torch.as_tensor(images)
-    if images.dtype == torch.uint8:
-        return (images.int() * num_levels // 256).to(torch.uint8)
-    if not images.is_floating_point():
-        raise TypeError(f"images must be uint8 or floating point, not {images.dtype}")
-    outside = ~((images >= 0) & (images <= 1))  # NaN is outside too
-    if outside.any():
-        value = images[outside][0].item()
-        raise ValueError(f"images must lie in [0, 1] when they are floating point, not {value}")
-    return (images.float() * num_levels).floor().clamp(max=num_levels - 1).to(torch.uint8)
-
-
-def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
-    """Return the centre of each token's bin: grey values (t + 0.5) / K between 0 and 1, float32, of the same shape.
-
-    Raises:
-        TypeError: tokens are not integers, or num_levels is no int.
-        ValueError: num_levels is outside 2..256, or a token is outside 0..K - 1.
-    """
-    check_num_levels(num_levels)
-    tokens = torch.as_tensor(tokens)
-    _check_tokens(tokens, num_levels)
-    return (tokens.float() + 0.5) / num_levels
-
-
-def _check_tokens(tokens: Tensor, num_levels: int | None = None) -> None:
-    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-        raise TypeError(f"tokens must be integers, not {tokens.dtype}")
-    lowest = int(tokens.min()) if tokens.numel() else 0  # as Python ints: a uint8 cannot be compared with 256
-    highest = int(tokens.max()) if tokens.numel() else 0
-    if lowest < 0 or (num_levels is not None and highest >= num_levels):
-        allowed = "0 on" if num_levels is None else f"0 to {num_levels - 1}"
-        raise ValueError(f"tokens must be from {allowed}, not {lowest if lowest < 0 else highest}")
-
-
-def _check_rows(tokens: Tensor, labels: Tensor | None) -> None:
-    if tokens.dim() != 2 or tokens.shape[1] < 1:
-        raise ValueError(f"tokens must have shape (M, N), a row an image, not {tuple(tokens.shape)}; flatten(1) them")
-    if labels is None:
-        return
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, not {labels.dtype}")
-    if labels.shape != tokens.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(tokens)},), one for each image, not {tuple(labels.shape)}")
-
-
-class ContextWindows(Dataset):
-    """Every pixel of every image as one example: the tokens just before it, and the pixel itself.
-
-    Example image * N + pixel is ((context, position, label), target): the C tokens before the pixel (C,), the pixel's
-    place in the image from 0 to N - 1, the image's label (None without labels) and the pixel's own token, all int64.
-    Where the window reaches back beyond the first pixel it holds the start token, whose value is num_levels.
-    `windows[i]` is one example, `windows[indices]` a whole batch with a leading axis; for a DataLoader give the
-    batches of indices as its sampler and `batch_size=None`.
-
-    Args:
-        tokens: (M, N) integers from 0 to num_levels - 1.
-        labels: (M,) integers, or None.
-        context_length: the number C of tokens in a window, at least 1.
-        num_levels: the number K of grey levels, from 2 to 256.
-
-    Raises:
-        TypeError: tokens or labels are not integers.
-        ValueError: a shape is wrong, a token is outside its range, or context_length is below 1.
-    """
-
-    def __init__(self, tokens: Tensor, labels: Tensor | None = None, *, context_length: int, num_levels: int):
-        check_num_levels(num_levels)
-        tokens = torch.as_tensor(tokens)
-        labels = None if labels is None else torch.as_tensor(labels)
-        _check_rows(tokens, labels)
-        _check_tokens(tokens, num_levels)
-        if context_length < 1:
-            raise ValueError(f"context_length must be at least 1, not {context_length}")
-        smallest = torch.uint8 if num_levels < 256 else torch.int16
-        self.padded = F.pad(tokens.to(smallest), (context_length, 0), value=num_levels)  # (M, C + N)
-        self.windows = self.padded.unfold(1, context_length + 1, 1)  # (M, N, C + 1), a view: nothing is copied
-        self.tokens = self.padded[:, context_length:]  # (M, N)
-        self.labels = None if labels is None else labels.long()
-        self.context_length, self.num_levels = context_length, num_levels
-
-    def __len__(self) -> int:
-        return self.tokens.numel()
-
-    def __getitem__(self, index: int | Tensor) -> tuple:
-        index = torch.as_tensor(index)
-        size = self.tokens.numel()
-        if index.numel() and (index.max() >= size or index.min() < -size):
-            raise IndexError(f"index must be from 0 to {size - 1}, not {index.tolist()}")
-        index = index % size
-        num_pixels = self.tokens.shape[1]
-        image, position = index // num_pixels, index % num_pixels
-        # Picking from the padded images as one long row is twice as fast as by image and position.
-        start = index + image * self.context_length
-        window = self.padded.flatten().unfold(0, self.context_length + 1, 1).index_select(0, start.flatten())
-        window = window.long().view(*index.shape, -1)  # (..., C + 1): the context, then the target
-        label = None if self.labels is None else self.labels[image]
-        return (window[..., :-1], position, label), window[..., -1]
-
-
-class ThinnedWindows(ContextWindows):
-    """Context windows of which the dull ones are shown less often, and count for more when they are.
-
-    Where all is black nearby, the next pixel nearly always is black too, and there is little to learn. Of the windows
-    whose two last tokens (to the left, for a window of one row) and three first ones (above) are black or start tokens,
-    only the share `keep` is kept, chosen at random, and each of those counts 1 / keep times. So a mean of weighted
-    losses over a random batch has the same expectation as a plain mean over all windows: importance sampling.
-
-    Example i is (inputs, target, weight), inputs and target as in `ContextWindows`, weight float32 with mean 1.
-
-    Args:
-        tokens, labels, context_length, num_levels: as for `ContextWindows`.
-        keep: the share of the dull windows that stay, in (0, 1].
-        seed: decides which.
-
-    Raises:
-        TypeError, ValueError: as `ContextWindows`, and when keep is outside its range.
-    """
-
-    def __init__(self, tokens, labels=None, *, context_length, num_levels, keep=0.125, seed=0):
-        super().__init__(tokens, labels, context_length=context_length, num_levels=num_levels)
-        if not 0 < keep <= 1:
-            raise ValueError(f"keep must lie in (0, 1], not {keep}")
-        context = self.windows[..., :-1]
-        dull = torch.ones(self.tokens.shape, dtype=torch.bool)
-        for part in (context[..., -2:], context[..., :3]):
-            dull &= ((part == 0) | (part == num_levels)).all(-1)
-        dull = dull.flatten()
-        chosen = torch.rand(len(dull), generator=torch.Generator().manual_seed(seed)) < keep
-        self.indices = (chosen | ~dull).nonzero().squeeze(1)
-        weights = torch.where(dull[self.indices], 1 / keep, 1.0)
-        self.weights, self.keep = weights / weights.mean(), keep
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int | Tensor) -> tuple:
-        return *super().__getitem__(self.indices[index]), self.weights[index]
-
-
-class TokenImages(Dataset):
-    """Every image as one example, for models that read whole images.
-
-    Example i is ((tokens, label), tokens): the image's tokens (N,) and its label (None without labels), int64;
-    `images[indices]` is a whole batch.
-
-    Args:
-        tokens: (M, N) integers, not negative.
-        labels: (M,) integers, or None.
-
-    Raises:
-        TypeError: tokens or labels are not integers.
-        ValueError: a shape is wrong, or a token is negative.
-    """
-
-    def __init__(self, tokens: Tensor, labels: Tensor | None = None):
-        self.tokens = torch.as_tensor(tokens)
-        labels = None if labels is None else torch.as_tensor(labels)
-        _check_rows(self.tokens, labels)
-        _check_tokens(self.tokens)
-        self.labels = None if labels is None else labels.long()
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, index: int | Tensor) -> tuple:
-        tokens = self.tokens[index].long()
-        return (tokens, None if self.labels is None else self.labels[index]), tokens
-
-
-def read_picture(path: str | Path) -> tuple[Tensor, str]:
-    """A picture of one digit as MNIST has it: (28, 28), uint8, light on dark, 20 pixels long, its centre of mass amid.
-
-    Returns the picture, and how its own colours were understood: "dark on light" or "light on dark". One that is
-    light on dark and of 28 x 28 pixels is taken as it is.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no picture, or one of a single shade.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no picture {path}")
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error})") from error
-    white = Image.new("RGBA", picture.size, "white")
-    grey = np.asarray(Image.alpha_composite(white, picture).convert("L"), dtype=np.float32)
-    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ground = np.median(edge)
-    dark_on_light = ground > (grey.min() + grey.max()) / 2
-    if dark_on_light:
-        grey, ground = 255 - grey, 255 - ground
-    contrast = grey.max() - ground
-    if contrast < 25:
-        raise ValueError(f"{path} shows no digit: it is nearly all of one shade")
-    words = "dark on light" if dark_on_light else "light on dark"
-    if not dark_on_light and grey.shape == (28, 28):
-        return torch.from_numpy(grey.astype(np.uint8)), words
-    ink = np.clip((grey - ground) / contrast * 1.2 - 0.1, 0, 1)  # neither the paper's grain nor a pale pen counts
-    rows, cols = np.nonzero(ink.max(1) > 0)[0], np.nonzero(ink.max(0) > 0)[0]
-    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    longest = max(ink.shape)
-    size = tuple(max(1, round(20 * side / longest)) for side in reversed(ink.shape))
-    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BOX if longest > 20 else Image.BICUBIC))
-    small = np.clip(small / small.max(), 0, 1)
-    height, width = small.shape
-    middle = [(np.indices(small.shape)[axis] * small).sum() / small.sum() for axis in (0, 1)]
-    top, left = (
-        int(np.clip(round(13.5 - centre), 0, 28 - side)) for centre, side in zip(middle, small.shape, strict=True)
-    )
-    digit = np.zeros((28, 28), np.float32)
-    digit[top : top + height, left : left + width] = small
-    return torch.from_numpy(np.round(255 * digit).astype(np.uint8)), words

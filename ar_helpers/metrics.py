@@ -10,10 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import models, training
-from .data import Digits, dequantize, quantize, quick_mode
+from .cards import CHECKPOINTS
+from .checks import check_agreement, check_labels, check_tokens
+from .data import Digits, full_or_quick
+from .tokens import dequantize, quantize
+from .training import QUICK_IMAGES, ShuffledBatches, read_tensors, write_tensors
 
-WEIGHTS = training.CHECKPOINTS / "lenet5.safetensors"
+WEIGHTS = CHECKPOINTS / "lenet5.safetensors"
 SHOWN_LEVELS = 16  # it is trained on images with the book's grey levels, since those are what it will judge
 
 
@@ -47,7 +50,7 @@ def load_classifier() -> LeNet5:
     Raises:
         FileNotFoundError, OSError: its file is missing or damaged.
     """
-    tensors, _ = training._read(WEIGHTS)
+    tensors, _ = read_tensors(WEIGHTS)
     classifier = LeNet5()
     classifier.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return classifier.eval()
@@ -67,8 +70,8 @@ def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: LeNet5 | 
         TypeError: tokens or labels are no integer tensors.
         ValueError: a shape or value is wrong.
     """
-    models.check_tokens("tokens", tokens, num_levels, 784, 784)
-    models.check_labels(labels, 10, len(tokens))
+    check_tokens("tokens", tokens, num_levels, 784, 784)
+    check_labels(labels, 10, len(tokens))
     classifier = load_classifier() if classifier is None else classifier
     images = dequantize(tokens, num_levels).view(-1, 28, 28)
     features = torch.cat([classifier.features(part.unsqueeze(1)) for part in images.split(1000)])
@@ -94,9 +97,8 @@ def coverage(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor
     covered = 0
     for label in real_labels.unique():
         members = real[real_labels == label]
-        if not 1 <= neighbours < len(members):
-            least = f"the {len(members)} real images of class {label}"
-            raise ValueError(f"neighbours must be at least 1 and below {least}, not {neighbours}")
+        most = f"neighbours must be at least 1 and below the {len(members)} real images of class {label}"
+        check_agreement(most, 1 <= neighbours < len(members), neighbours)
         radii = torch.cdist(members, members).kthvalue(neighbours + 1).values  # the nearest is the image itself
         distances = torch.cdist(members, features[labels == label])
         covered += (distances < radii.unsqueeze(1)).any(1).sum().item()
@@ -128,14 +130,14 @@ def train_classifier(digits: Digits, path: Path = WEIGHTS, epochs: int = 20, see
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     classifier, batch_size = LeNet5(), 128
-    images, labels = training.quick_images(digits.train) if quick_mode() else digits.train
+    images, labels = digits.train.first(full_or_quick(len(digits.train.images), QUICK_IMAGES))
     images = dequantize(quantize(images, SHOWN_LEVELS), SHOWN_LEVELS)  # (M, 28, 28)
     batch_size = min(batch_size, len(images))
     steps = epochs * (len(images) // batch_size)
     optimizer = torch.optim.AdamW(classifier.parameters(), 4e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps + 1, pct_start=0.15)
     began = time.perf_counter()
-    batches = training.ShuffledBatches(len(images), batch_size, steps, seed)
+    batches = ShuffledBatches(len(images), batch_size, steps, seed)
     for rows in tqdm(batches, unit="step", disable=None, leave=False):
         loss = F.cross_entropy(classifier(jitter(images[rows], generator)), labels[rows], label_smoothing=0.05)
         optimizer.zero_grad()
@@ -146,10 +148,10 @@ def train_classifier(digits: Digits, path: Path = WEIGHTS, epochs: int = 20, see
     classifier.load_state_dict({name: tensor.half().float() for name, tensor in classifier.state_dict().items()})
     card = {"epochs": epochs, "seed": seed, "seconds": seconds}
     for name, part in (("val", digits.val), ("test", digits.test)):
-        part = training.quick_images(part)
+        part = part.first(full_or_quick(len(part.images), QUICK_IMAGES))
         tokens = quantize(part.images, SHOWN_LEVELS).flatten(1)
         read = judge(tokens, part.labels, SHOWN_LEVELS, classifier.eval()).recognized
         card[f"{name}_accuracy"] = read.float().mean().item()
     halves = {name: tensor.half().contiguous() for name, tensor in classifier.state_dict().items()}
-    training._write(path, halves, {"card": json.dumps(card)})
+    write_tensors(path, halves, {"card": json.dumps(card)})
     return card

@@ -1,18 +1,67 @@
-"""Figures. Every function closes its figure and returns it: end a notebook cell with the call to show it."""
+"""Figures and tables. Each function returns what it made, a figure closed: end a notebook cell with the call."""
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from .checks import check_agreement, check_at_least, check_ending, check_same_shape, check_some_images, check_titles
+
+GREY = "#7b7b7b"  # has enough contrast with white and with nearly black
 INK, ACCENT = "#0072b2", "#d55e00"  # of the colour-blind-safe palette of Okabe and Ito
-PALETTE = (INK, ACCENT, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+PALETTE = (INK, ACCENT, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", GREY)
+
+
+class Table(str):
+    """A Markdown table that a notebook shows as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence]) -> Table:
+    """A table in Markdown: the first column to the left, all others, the numbers, to the right.
+
+    Args:
+        heads: the columns' names.
+        rows: one sequence for each row, of strings or whatever becomes one.
+    """
+    rows = [list(map(str, row)) for row in rows]
+    for row in rows:
+        check_agreement(f"rows must have {len(heads)} entries, as heads has", len(row) == len(heads), len(row))
+    head, *lines = (f"| {' | '.join(row)} |" for row in [list(heads), *rows])
+    return Table("\n".join([head, "|:--" + "|--:" * (len(heads) - 1) + "|", *lines]))
+
+
+def style() -> None:
+    """Set matplotlib's defaults as the book's figures have them: to be read on a light page and on a dark one."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 144,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.fontsize": 9,
+            "legend.framealpha": 0,
+            "axes.prop_cycle": cycler(color=PALETTE),
+            **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+            **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+        }
+    )
 
 
 def _pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
@@ -20,13 +69,11 @@ def _pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
     pixels = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
     if pixels.ndim == 2:
         side = math.isqrt(pixels.shape[1])
-        if side * side != pixels.shape[1]:
-            raise ValueError(f"images of shape (M, N) must be square, not of {pixels.shape[1]} pixels")
+        square = side * side == pixels.shape[1]
+        check_agreement("images of shape (M, N) must be square", square, f"of {pixels.shape[1]} pixels")
         pixels = pixels.reshape(-1, side, side)
-    if pixels.ndim != 3:
-        raise ValueError(f"images must have shape (M, H, W) or (M, N), not {pixels.shape}")
-    if not len(pixels):
-        raise ValueError("images must hold at least one image, not none")
+    check_agreement("images must have shape (M, H, W) or (M, N)", pixels.ndim == 3, pixels.shape)
+    check_some_images(pixels)
     if num_levels is not None:
         return (pixels + 0.5) / num_levels
     return pixels / 255 if pixels.dtype == np.uint8 else pixels
@@ -34,15 +81,9 @@ def _pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
 
 def _grid(count: int, columns: int) -> tuple[int, int]:
     """Rows and columns of a grid for so many images."""
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, not {columns}")
+    check_at_least(1, columns=columns)
     columns = min(columns, count)
     return math.ceil(count / columns), columns
-
-
-def _check_titles(titles: Sequence[str] | None, count: int) -> None:
-    if titles is not None and len(titles) != count:
-        raise ValueError(f"titles must be {count}, one for each image, not {len(titles)}")
 
 
 def show_images(
@@ -66,7 +107,7 @@ def show_images(
         ValueError: the images are of no such shape, there are not as many titles, or columns is below 1.
     """
     pictures = _pictures(images, num_levels)
-    _check_titles(titles, len(pictures))
+    check_titles(titles, len(pictures))
     rows, columns = _grid(len(pictures), columns)
     height = size * (1.28 if titles is not None else 1.04)
     figure, axes = plt.subplots(
@@ -102,10 +143,8 @@ def show_maps(
     Raises:
         ValueError: the three are not of one such shape, or there are not as many titles.
     """
-    if not tokens.shape == probabilities.shape == entropies.shape:
-        shapes = ", ".join(str(tuple(part.shape)) for part in (tokens, probabilities, entropies))
-        raise ValueError(f"tokens, probabilities and entropies must be of one shape, not {shapes}")
-    _check_titles(titles, len(tokens))
+    check_same_shape(tokens=tokens, probabilities=probabilities, entropies=entropies)
+    check_titles(titles, len(tokens))
     kinds = (
         ("image", _pictures(tokens, num_levels), "gray", 1.0, "grey value"),
         ("probability of the pixel", _pictures(probabilities, None), "viridis", 1.0, "probability"),
@@ -142,7 +181,7 @@ def plot_history(histories, baselines: Mapping[str, float] | None = None) -> Fig
             label = f"{name} validation".strip()
             axis.plot(history.val_steps, history.val_bits, "o-", color=colour, markersize=4, label=label)
     for (name, bits), style in zip((baselines or {}).items(), ("--", ":", "-."), strict=False):
-        axis.axhline(bits, color="#555555", linestyle=style, linewidth=1, label=f"{name} ({bits:.3f})")
+        axis.axhline(bits, color=GREY, linestyle=style, linewidth=1, label=f"{name} ({bits:.3f})")
     axis.set_xlabel("training steps")
     axis.set_ylabel("bits per pixel")
     lowest = min((bits for history in histories.values() for bits in history.train_bits + history.val_bits), default=1)
@@ -166,8 +205,7 @@ def tile(pictures: np.ndarray, columns: int, scale: int) -> np.ndarray:
 
 def enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
     """Each pixel of a picture (H, W) as a square of `scale` pixels a side; at least 1."""
-    if scale < 1:
-        raise ValueError(f"scale must be at least 1, not {scale}")
+    check_at_least(1, scale=scale)
     return picture.repeat(scale, 0).repeat(scale, 1)
 
 
@@ -198,10 +236,9 @@ def animate(
         ValueError: the images are of no such shape, frames is below 2, columns below 1, or path does not end in .gif.
     """
     pictures = np.round(_pictures(tokens, num_levels) * 255).astype(np.uint8)
-    if frames < 2:
-        raise ValueError(f"frames must be at least 2, not {frames}")
-    if path is not None and Path(path).suffix != ".gif":
-        raise ValueError(f"path must end in .gif, not {str(path)!r}")
+    check_at_least(2, frames=frames)
+    if path is not None:
+        check_ending(".gif", Path(path))
     order = np.arange(pictures[0].size).reshape(pictures[0].shape)
     finished, *stages = (
         Image.fromarray(tile(np.where(order < drawn, pictures, 48).astype(np.uint8), columns, scale))

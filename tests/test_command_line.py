@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 import ar_helpers as ar
-from ar_helpers import __main__ as command_line
-from ar_helpers import data, training
+from ar_helpers import cards, cli, data, metrics, recipes, scoring, training
 
 pytestmark = pytest.mark.usefixtures("clean_environment", "few_images")
 
@@ -32,7 +31,7 @@ def command(capsys):
     def run(*arguments):
         code = 0
         try:
-            command_line.main([str(argument) for argument in arguments])
+            cli.main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = stop.code
         captured = capsys.readouterr()
@@ -45,7 +44,7 @@ def command(capsys):
 def shipped(monkeypatch, tmp_path):
     """A tiny checkpoint, as if it shipped with the package; its card."""
     folder = tmp_path / "checkpoints"
-    monkeypatch.setattr(training, "CHECKPOINTS", folder)
+    monkeypatch.setattr(cards, "CHECKPOINTS", folder)
     torch.manual_seed(0)
     model = ar.OneHotMLP(hidden_size=4, context_length=3)
     card = {
@@ -88,7 +87,7 @@ def test_models_as_json_are_the_cards(command, shipped):
 def test_evaluate_scores_a_checkpoint_by_name_or_by_file(command):
     expected = ar.load_images("digits").val
     expected = ar.bits_per_pixel(ar.load_pretrained("tiny"), ar.ImageSet(*(part[:20] for part in expected)))
-    for name in ("tiny", training.CHECKPOINTS / "tiny.safetensors"):
+    for name in ("tiny", cards.CHECKPOINTS / "tiny.safetensors"):
         chosen = ("--data", "digits", "--split", "val", "--limit", 20, "--device", "cpu")
         code, out, _ = command("evaluate", name, *chosen, "--json")
         assert code == 0
@@ -143,7 +142,7 @@ def drawer(shipped):
     """A tiny conditional checkpoint of the real image size, as if it shipped."""
     torch.manual_seed(0)
     model = ar.ConditionalMLP(num_levels=4, hidden_size=4, context_length=3)
-    ar.save_checkpoint(training.CHECKPOINTS / "drawer.safetensors", model, shipped | {"name": "drawer"})
+    ar.save_checkpoint(cards.CHECKPOINTS / "drawer.safetensors", model, shipped | {"name": "drawer"})
     return model
 
 
@@ -177,7 +176,7 @@ def test_sample_draws_what_is_asked_for_and_says_with_what(command, drawer, tmp_
 
 def test_sample_without_options_draws_every_digit_into_a_new_folder(command, drawer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command_line, "DRAWS", "drawer")
+    monkeypatch.setattr(cli, "DRAWS", "drawer")
     for folder in ("samples", "samples-2"):
         code, _, err = command("sample")
         assert (code, err) == (0, "")
@@ -321,7 +320,7 @@ def test_train_leaves_weights_and_card_and_nothing_else(command, tmp_path):
     card = json.loads((folder / "one_hot_mlp.json").read_text(encoding="utf-8"))
     assert (card["name"], card["class"], card["config"]) == ("one_hot_mlp", "OneHotMLP", model.config)
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
-    assert card["fingerprint"] == pytest.approx(training.fingerprint(model), abs=1e-5)
+    assert card["fingerprint"] == pytest.approx(scoring.fingerprint(model), abs=1e-5)
     assert card["recipe"]["seed"] == 3
     assert card["history"]["train_steps"]
     assert (
@@ -344,10 +343,11 @@ def test_train_names_what_is_wrong_and_writes_nothing(command, tmp_path, argumen
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("name", "patched"), [("one_hot_mlp", "_save_state"), ("lenet5", "_write")])
+@pytest.mark.parametrize(("name", "patched"), [("one_hot_mlp", "_save_state"), ("lenet5", "write_tensors")])
 def test_train_stopped_by_hand_says_what_is_left(command, tmp_path, monkeypatch, name, patched):
     """Ctrl-C, at the moment when something is to be written for the second time (the classifier: for the first)."""
-    real, calls = getattr(training, patched), []
+    owner, calls = metrics if name == "lenet5" else training, []
+    real = getattr(owner, patched)
 
     def stop(*arguments):
         calls.append(arguments)
@@ -355,7 +355,7 @@ def test_train_stopped_by_hand_says_what_is_left(command, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         real(*arguments)
 
-    monkeypatch.setattr(training, patched, stop)
+    monkeypatch.setattr(owner, patched, stop)
     code, _, err = command("train", name, "--out", tmp_path / "out", "--data", "digits")
     assert code == 130
     if name == "lenet5":
@@ -364,7 +364,7 @@ def test_train_stopped_by_hand_says_what_is_left(command, tmp_path, monkeypatch,
         return
     assert err.splitlines()[-1] == "stopped: the same command goes on from here"
     assert names_in(tmp_path / "out") == [f"{name}.state.safetensors"]
-    monkeypatch.setattr(training, patched, real)
+    monkeypatch.setattr(owner, patched, real)
     code, out, _ = command("train", name, "--out", tmp_path / "out", "--data", "digits")
     assert code == 0
     assert "Going on from step 1 of" in out
@@ -378,7 +378,7 @@ def test_train_stopped_while_it_scores_goes_on_from_there(command, tmp_path, mon
 
     arguments = ("train", "one_hot_mlp", "--out", tmp_path / "out", "--data", "digits")
     with monkeypatch.context() as context:
-        context.setattr(training, "bits_per_pixel", stop)
+        context.setattr(scoring, "bits_per_pixel", stop)
         code, _, err = command(*arguments)
     assert (code, err.splitlines()[-1]) == (130, "stopped: the same command goes on from here")
     assert names_in(tmp_path / "out") == ["one_hot_mlp.state.safetensors"]
@@ -422,16 +422,16 @@ def test_it_runs_from_any_folder(tmp_path):
 
     models = run("models", "--json")
     assert (models.returncode, models.stderr) == (0, "")
-    assert sorted(json.loads(models.stdout)) == training.card_names()
+    assert sorted(json.loads(models.stdout)) == cards.card_names()
     wrong = run("evaluate", "no.safetensors")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "error: there is no checkpoint no.safetensors\n"
     assert names_in(tmp_path) in ([], ["cache"])  # matplotlib's cache, at most
 
 
-@pytest.mark.parametrize("name", sorted(command_line.RECIPES))
+@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
 def test_the_shipped_weights_were_trained_by_the_recipe_that_train_follows(name):
-    card, (model_class, sizes, config) = training.load_card(name), command_line.RECIPES[name]
-    assert (card["class"], card["config"]) == (model_class.__name__, model_class(**sizes).config)
-    written = {key: value for key, value in asdict(config).items() if value is not None}
-    assert {key: value for key, value in card["recipe"].items() if key != "data"} == written
+    card, recipe = cards.load_card(name), recipes.RECIPES[name]
+    assert (card["class"], card["config"]) == (recipe.model.__name__, recipe.model(**recipe.sizes).config)
+    assert card["recipe"] == training.describe_recipe(recipe.config, recipe.data)
+    assert card["fingerprint"] == pytest.approx(scoring.fingerprint(ar.load_pretrained(name)), abs=1e-4)

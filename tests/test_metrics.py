@@ -107,8 +107,7 @@ def test_jitter_moves_a_little_and_keeps_the_range(digits):
 
 
 def test_training_it_learns_and_is_reproducible(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "quick_mode", lambda: True)
-    monkeypatch.setattr(metrics.training, "quick_images", lambda images: ar.ImageSet(*(part[:256] for part in images)))
+    monkeypatch.setattr(metrics, "full_or_quick", lambda full, quick: 256)
     cards = [metrics.train_classifier(digits, tmp_path / f"{i}.safetensors", epochs=20) for i in (0, 1)]
     assert cards[0]["val_accuracy"] > 0.5
     assert {**cards[0], "seconds": 0} == {**cards[1], "seconds": 0}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ar_helpers as ar
-from ar_helpers.models import Attention, neighbour_slots
+from ar_helpers.models.transformer import Attention, neighbour_places
 
 MLPS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
 TRANSFORMERS = {
@@ -220,7 +220,7 @@ def test_attention_is_the_textbook_formula():
 
 def test_the_stem_sees_the_thirteen_neighbours_and_start_tokens_outside():
     image = torch.arange(1, 37).view(6, 6)  # pixel t holds t + 1, the start token is 0
-    seen = F.pad(image.flatten(), (1, 0))[neighbour_slots(6)]  # (36, 13)
+    seen = F.pad(image.flatten(), (1, 0))[neighbour_places(6)]  # (36, 13)
     around = F.pad(image, (3, 2, 2, 0))  # 0 outside
     for t in range(36):
         row, col = t // 6 + 2, t % 6 + 3
@@ -324,7 +324,7 @@ def test_sizes_of_a_transformer_outside_their_range_are_named():
     for name, value in lowest.items():
         with pytest.raises(ValueError, match=f"{name} must be at least {value}, not {value - 1}"):
             ar.PixelTransformer(**{name: value - 1})
-    with pytest.raises(ValueError, match="heads must divide width=128, not 3"):
+    with pytest.raises(AssertionError, match="heads=3 does not divide width=128"):
         ar.PixelTransformer(heads=3)
-    with pytest.raises(ValueError, match="positions must be learned_2d or none, not 'rope'"):
+    with pytest.raises(AssertionError, match="positions=rope is unknown"):
         ar.PixelTransformer(positions="rope")

@@ -1,13 +1,17 @@
 """Every chapter runs as a reader would run it, and shows what its code gives."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import ar_helpers as ar
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -81,23 +85,40 @@ def test_the_hash_sees_a_changed_cell_and_a_changed_card_but_not_another_address
     assert book.code_hash(notebook) != before
 
 
+@pytest.mark.parametrize("path", book.MODELS, ids=lambda path: path.stem)
+def test_a_file_of_models_is_what_the_chapters_show_and_nothing_else(path):
+    cells = [cell for notebook in book.NOTEBOOKS for cell in book.tagged(book.read(notebook), "mirror")]
+    shown = [cell.source for cell in cells if book.mirror_source(cell)[0] == path]
+    assert book.model_code(path) == "\n\n\n".join(shown), "make mirror"
+
+
 @NOTEBOOKS
-def test_mirror_cells_are_the_package(path):
-    for cell in book.tagged(book.read(path), "mirror"):
-        assert cell.source == book.mirror_source(cell), "make mirror"
+def test_claims_are_left_out_of_the_page_and_say_nothing_when_they_hold(path):
+    """Only a cell tagged `claim` may ask whose pictures they are: no experiment depends on it."""
+    for cell in book.read(path).cells:
+        tags = cell.metadata.get("tags", [])
+        assert ("claim" in tags) == ("remove-cell" in tags), cell.source
+        if "claim" in tags:
+            assert "with ar.claims():" in cell.source, cell.source
+            assert not cell.outputs, cell.source
+        elif cell.cell_type == "code":
+            asks = re.search(r"digits\.name|\.name ==|ar\.claims|AR_QUICK|AR_CLAIMS", cell.source)
+            assert not asks, cell.source
 
 
-def test_the_models_of_the_chapters_are_mirrored():
-    mirrored = {
-        cell.source.split("(")[0].split(":")[0]
-        for path in book.NOTEBOOKS
-        for cell in book.tagged(book.read(path), "mirror")
-    }
-    built = {"def mlp", "class OneHotMLP", "class PositionalMLP", "class ConditionalMLP"}
-    built |= {"class Attention", "class Block", "class CausalStem", "class PixelTransformer"}
-    built |= {"class PatchStem", "class PatchTrunk", "class InnerHead", "class IndependentHead"}
-    built |= {"class PatchTransformer"}
-    assert built <= mirrored
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@NOTEBOOKS
+def test_the_sizes_of_a_chapter_s_experiments_are_the_same_for_all_pictures(path, name, monkeypatch):
+    """Each call of full_or_quick gives what it gives without any pictures: its arguments are written out."""
+    monkeypatch.delenv("AR_QUICK", raising=False)
+    digits = SimpleNamespace(name=name)
+    for cell in book.read(path).cells:
+        if cell.cell_type != "code" or "full_or_quick" not in cell.source:
+            continue
+        for node in ast.walk(ast.parse(re.sub(r"^( *)%", r"\1# ", cell.source, flags=re.MULTILINE))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "ar.full_or_quick":
+                full, quick = (ast.literal_eval(argument) for argument in node.args)
+                assert eval(ast.unparse(node), {"ar": ar, "digits": digits}) == full != quick
 
 
 @NOTEBOOKS
@@ -123,7 +144,8 @@ def test_cells_are_short_and_pictures_described(path):
     for cell in book.read(path).cells:
         if cell.cell_type == "code":
             tags = cell.metadata.get("tags", [])
-            longest = 40 if "mirror" in tags else 25
+            longest = 45 if "mirror" in tags else 25
+            assert all(len(line) <= 88 for line in cell.source.splitlines()), cell.source
             assert "hide-cell" in tags or len(cell.source.splitlines()) <= longest, cell.source
             if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
                 assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt"), cell.source

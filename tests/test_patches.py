@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ar_helpers as ar
-from ar_helpers.models import neighbour_patches, patch_order
+from ar_helpers.models.patches import patch_order, patch_places
 
 EVERY = torch.tensor(list(itertools.product(range(3), repeat=4)))  # (81, 4): all images of 2 x 2 pixels, 3 levels
 heads = pytest.mark.parametrize("independent", [False, True], ids=["inner", "independent"])
@@ -38,15 +38,15 @@ def test_patches_come_row_by_row_and_so_do_the_pixels_in_them():
 
 
 def test_the_stem_sees_the_four_patches_that_touch_and_start_tokens_outside():
-    slots = neighbour_patches(6, 2, 2)  # 3 x 3 patches of 4 pixels, pixel i at i + 1
-    assert slots.shape == (9, 16)
+    seen = patch_places(6, 2, 2)  # 3 x 3 patches of 4 pixels, pixel i at i + 1
+    assert seen.shape == (9, 16)
     places = [list(range(4 * patch + 1, 4 * patch + 5)) for patch in range(9)]
     outside = [0] * 4
-    assert slots[0].tolist() == outside * 4
-    assert slots[2].tolist() == places[1] + outside * 3
-    assert slots[3].tolist() == places[2] + outside + places[0] + places[1]  # the one before stands on the row above
-    assert slots[4].tolist() == places[3] + places[0] + places[1] + places[2]
-    assert slots[5].tolist() == places[4] + places[1] + places[2] + outside
+    assert seen[0].tolist() == outside * 4
+    assert seen[2].tolist() == places[1] + outside * 3
+    assert seen[3].tolist() == places[2] + outside + places[0] + places[1]  # the one before stands on the row above
+    assert seen[4].tolist() == places[3] + places[0] + places[1] + places[2]
+    assert seen[5].tolist() == places[4] + places[1] + places[2] + outside
 
 
 @heads
@@ -59,7 +59,7 @@ def test_logits_depend_on_all_the_pixels_drawn_before_and_on_no_others(patch, in
         changed = tokens.clone()
         changed[:, model.order[t]] = (changed[:, model.order[t]] + 1) % 3
         moved = (model.image_logits(changed, labels)[:, model.order] != logits).any(-1).any(0)
-        first = (t // model.pixels + 1) * model.pixels if independent else t + 1  # its fellows are not told
+        first = (t // model.patch_size + 1) * model.patch_size if independent else t + 1  # its fellows are not told
         assert moved.tolist() == [i >= first for i in range(16)]
 
 
@@ -136,7 +136,7 @@ def test_it_learns(independent):
     columns = torch.randint(3, (64, 4))
     images = columns.repeat_interleave(4, 0).view(64, 16)  # all rows alike: one column drawn, the rest is known
     model = ar.PatchTransformer(3, 4, 0, 2, 2, independent, width=16, depth=1, heads=2)
-    ar.fit(model, ar.TokenImages(images), ar.TrainConfig(steps=150, batch_size=16, learning_rate=1e-2, muon=1e-2))
+    ar.fit(model, ar.TokenImages(images), ar.TrainConfig(steps=150, batch_size=16, learning_rate=1e-2, muon_rate=1e-2))
     bits = -model.image_logits(images).log_softmax(-1).gather(-1, images.unsqueeze(-1)).squeeze(-1).mean(0)
     bits = bits.detach() / math.log(2)
     assert bits[[0, 2]] == pytest.approx([math.log2(3)] * 2, abs=0.35)
@@ -149,12 +149,12 @@ def test_it_learns(independent):
 
 def test_sizes_that_do_not_fit_are_named():
     for name in ("patch_height", "patch_width"):
-        with pytest.raises(ValueError, match=f"{name} must divide image_size=28, not 3"):
+        with pytest.raises(AssertionError, match="pixels do not divide image_size=28"):
             ar.PatchTransformer(**{name: 3})
     for name in ("patch_height", "patch_width", "width", "depth", "heads"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
             ar.PatchTransformer(**{name: 0})
-    with pytest.raises(ValueError, match="heads must divide width=80, not 3"):
+    with pytest.raises(AssertionError, match="heads=3 does not divide width=80"):
         ar.PatchTransformer(heads=3)
 
 

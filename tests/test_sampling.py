@@ -426,8 +426,8 @@ def test_inpainting_many_holes_drops_and_copies_particles_and_stays_exact(model_
     known, tokens = torch.arange(9) % 2 == 1, torch.tensor([0, 0, 2, 2, 1, 2, 0, 0, 0])
     images, probable = every_image(model)
     probable[(images != tokens)[:, known].any(1)] = 0.0
-    times, resample = [], ar.sampling._resample
-    monkeypatch.setattr(ar.sampling, "_resample", lambda *given: times.append(1) or resample(*given))
+    times, resample = [], ar.sampling.resample
+    monkeypatch.setattr(ar.sampling, "resample", lambda *given: times.append(1) or resample(*given))
     filled = ar.inpaint(model, tokens, known, 1, particles=20_000, seed=0)
     assert len(times) >= 2
     assert filled.bits == pytest.approx(-math.log2(probable.sum()), abs=0.05)
@@ -443,8 +443,8 @@ def test_inpainting_with_a_cache_is_inpainting_without(monkeypatch):
         parameter.data.mul_(1.5)
     known, tokens = torch.arange(9) % 2 == 1, torch.tensor([0, 0, 2, 2, 1, 2, 0, 0, 0])
     cached = ar.inpaint(model, tokens, known, 1, particles=500, seed=0)
-    next_logits = model.next_logits
-    monkeypatch.setattr(model, "next_logits", lambda prefix, labels, cache: next_logits(prefix, labels))
+    next_pixels = model.next_pixels
+    monkeypatch.setattr(model, "next_pixels", lambda tokens, labels, cache, t: next_pixels(tokens, labels, None, t))
     uncached = ar.inpaint(model, tokens, known, 1, particles=500, seed=0)
     assert torch.equal(cached.tokens, uncached.tokens)
     assert cached.bits == pytest.approx(uncached.bits, abs=1e-4)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,19 +19,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ar_helpers as ar
-from ar_helpers import training
+from ar_helpers import cards, recipes, training
+from ar_helpers.scoring import fingerprint
 
-pytestmark = pytest.mark.usefixtures("clean_environment", "full_precision")
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 MODELS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP, ar.PixelTransformer)
 every_model = pytest.mark.parametrize("model_class", MODELS)
 CONFIG = ar.TrainConfig(steps=130, batch_size=32, learning_rate=1e-2)
-
-
-@pytest.fixture
-def full_precision(monkeypatch):
-    """Runs that are to agree must not each try how fast this processor is."""
-    monkeypatch.setattr(training, "bfloat16_is_faster", lambda _: False)
 
 
 def build(model_class=ar.OneHotMLP, seed=0, dropout=0.25, num_levels=4, image_size=4, context_length=4):
@@ -241,10 +236,12 @@ def test_quick_mode_takes_a_few_steps_whatever_the_recipe_says(monkeypatch):
         ("warmup", 1),
         ("clip", 0),
         ("clip", math.nan),
+        ("muon_rate", 0),
+        ("arithmetic", "float16"),
     ],
 )
 def test_a_recipe_out_of_range_is_named(name, value):
-    with pytest.raises(ValueError, match=f"{name} must .*, not {value}"):
+    with pytest.raises(ValueError, match=f"{name} must .*, not '?{value}"):
         ar.TrainConfig(**({"steps": 1} | {name: value}))
 
 
@@ -347,7 +344,6 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, never_sto
 @pytest.fixture(scope="module")
 def never_stopped():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "bfloat16_is_faster", lambda _: False)
         patch.delenv("AR_QUICK", raising=False)
         return run()
 
@@ -369,21 +365,20 @@ def test_a_run_killed_from_outside_resumes_to_the_same_bits(tmp_path, never_stop
 
 def run_and_wait(path):
     """What the process above does. It waits at the end, so that it is there to be killed even if it came first."""
-    training.bfloat16_is_faster = lambda _: False
     torch.set_num_threads(1)
     run(path)
     threading.Event().wait()
 
 
 def test_a_run_with_muon_resumes_to_the_same_bits(tmp_path):
-    config, path = replace(CONFIG, steps=40, muon=0.02), tmp_path / "state.safetensors"
+    config, path = replace(CONFIG, steps=40, muon_rate=0.02), tmp_path / "state.safetensors"
     whole, history = run(config=config, model_class=ar.PixelTransformer)
     with interrupted_at(20):
         run(path, config=config, model_class=ar.PixelTransformer)
     again, again_history = run(path, config=config, model_class=ar.PixelTransformer)
     assert same_weights(again, whole)
     assert again_history == history
-    without, _ = run(config=replace(config, muon=None), model_class=ar.PixelTransformer)
+    without, _ = run(config=replace(config, muon_rate=None), model_class=ar.PixelTransformer)
     assert not same_weights(without, whole)
 
 
@@ -393,13 +388,14 @@ def test_muon_takes_the_hidden_matrices_and_adamw_all_else(model_class):
     names = {parameter: name for name, parameter in model.named_parameters()}
     owned = {
         type(optimizer).__name__: [names[p] for group in optimizer.param_groups for p in group["params"]]
-        for optimizer in training._optimizers(model, replace(CONFIG, muon=0.02))
+        for optimizer in training._optimizers(model, replace(CONFIG, muon_rate=0.02))
     }
     assert sorted(itertools.chain(*owned.values())) == sorted(names.values())
     hidden = ("layers.0.weight", "layers.3.weight")
     if model_class is ar.PixelTransformer:
-        hidden = ("stem_mlp.layers.0.weight", "stem_mlp.layers.2.weight", "blocks.0.attention.query_key_value.weight")
-        hidden += ("blocks.0.attention.output.weight", "blocks.0.mlp.layers.0.weight", "blocks.0.mlp.layers.2.weight")
+        inner = ("attention.query_key_value", "attention.output", "mlp.layers.0", "mlp.layers.2")
+        hidden = ("trunk.stem_mlp.layers.0.weight", "trunk.stem_mlp.layers.2.weight")
+        hidden += tuple(f"trunk.blocks.0.{name}.weight" for name in inner)
     assert sorted(owned["Muon"]) == sorted(hidden)
     (alone,) = training._optimizers(model, CONFIG)
     assert len(alone.param_groups[0]["params"]) == len(names)
@@ -428,17 +424,27 @@ def test_seconds_go_on_counting(tmp_path):
     assert history.seconds > kept["history"]["seconds"] > 0
 
 
-def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path, monkeypatch):
-    path = tmp_path / "state.safetensors"
-    monkeypatch.setattr(training, "bfloat16_is_faster", lambda _: True)
-    expected = run()
-    assert not same_weights(expected[0], build())
-    with interrupted_at(70):
-        run(path)
-    monkeypatch.setattr(training, "bfloat16_is_faster", lambda _: False)
-    model, history = run(path)
-    assert same_weights(model, expected[0])
-    assert history == expected[1]
+def test_the_arithmetic_is_the_recipe_s_and_the_machine_decides_nothing(monkeypatch, capsys):
+    kept = {}
+    for arithmetic, faster in itertools.product(("float32", "bfloat16"), (True, False)):
+        monkeypatch.setattr(training, "bfloat16_is_faster", lambda _, faster=faster: faster)
+        model, _ = run(config=replace(CONFIG, arithmetic=arithmetic))
+        assert same_weights(model, kept.setdefault(arithmetic, model))
+        advice = {("float32", True): "bfloat16", ("bfloat16", False): "float32"}.get((arithmetic, faster))
+        printed = capsys.readouterr().out
+        assert f" on cpu in {arithmetic}: about " in printed
+        assert ("would be faster here" in printed) == (advice is not None)
+        assert advice is None or f'arithmetic="{advice}" would be faster here' in printed
+    assert not same_weights(*kept.values())
+
+
+def test_a_quiet_run_prints_nothing_and_gives_the_same(capsys):
+    loud, quiet = build(), build()
+    ar.fit(loud, windows(loud), CONFIG, val=stripes(5, 1))
+    assert capsys.readouterr().out
+    ar.fit(quiet, windows(quiet), CONFIG, val=stripes(5, 1), quiet=True)
+    assert capsys.readouterr() == ("", "")
+    assert same_weights(loud, quiet)
 
 
 @pytest.mark.parametrize(
@@ -446,6 +452,7 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path, monkeypatch):
     [
         {"config": replace(CONFIG, seed=1)},
         {"config": replace(CONFIG, steps=131)},
+        {"config": replace(CONFIG, arithmetic="bfloat16")},
         {"dropout": 0.5},
         {"model_class": ar.PositionalMLP},
     ],
@@ -532,8 +539,8 @@ def edited(model_class):
             return super().forward(context.flip(-1), position, label)
 
     class EditedSequence(model_class):
-        def predict(self, *inputs):
-            return super().predict(*inputs).flip(-1)
+        def forward(self, *inputs):
+            return super().forward(*inputs).flip(-1)
 
     Edited = EditedSequence if issubclass(model_class, ar.PixelTransformer) else Edited
     Edited.__name__ = model_class.__name__
@@ -543,11 +550,11 @@ def edited(model_class):
 @every_model
 def test_the_fingerprint_is_of_what_the_model_computes(model_class):
     model = build(model_class)
-    assert training.fingerprint(model) == training.fingerprint(model)
+    assert fingerprint(model) == fingerprint(model)
     copy = edited(model_class)(**model.config)
     copy.load_state_dict(model.state_dict())
-    assert abs(training.fingerprint(copy) - training.fingerprint(model)) > 1e-3
-    assert abs(training.fingerprint(build(model_class, seed=1)) - training.fingerprint(model)) > 1e-3
+    assert abs(fingerprint(copy) - fingerprint(model)) > 1e-3
+    assert abs(fingerprint(build(model_class, seed=1)) - fingerprint(model)) > 1e-3
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -657,28 +664,23 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):
 def shipped(monkeypatch, tmp_path):
     """A folder of shipped checkpoints with one tiny model in it, trained by CONFIG; its card."""
     folder = tmp_path / "checkpoints"
-    monkeypatch.setattr(training, "CHECKPOINTS", folder)
+    monkeypatch.setattr(cards, "CHECKPOINTS", folder)
     model = build()
+    recipe = recipes.Recipe(ar.OneHotMLP, model.config, training.describe_data(windows(model)), CONFIG)
+    monkeypatch.setitem(recipes.RECIPES, "tiny", recipe)
     history = ar.fit(model, windows(model), CONFIG, val=stripes(5, 1))
     model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
-    card = {
-        "name": "tiny",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "recipe": training.recipe(CONFIG, windows(model)),
-        "fingerprint": training.fingerprint(model),
-        "scores": {"test_bits_per_pixel": 0.4567},
-        "milliseconds_per_image": 12.3,
-        "hardware": "2 CPU cores",
-        "history": asdict(replace(history, seconds=83.0)),
-    }
+    scores = {"scores": {"test_bits_per_pixel": 0.4567}, "milliseconds_per_image": 12.3}
+    card = cards.make_card("tiny", model, CONFIG, windows(model), replace(history, seconds=83.0), **scores)
+    card["hardware"] = "2 CPU cores"
     ar.save_checkpoint(folder / "tiny.safetensors", model, card)
     return json.loads((folder / "tiny.json").read_text())
 
 
 def test_what_ships_can_be_listed_loaded_and_tabulated(shipped):
-    assert training.card_names() == ["tiny"]
+    assert cards.card_names() == ["tiny"]
     assert ar.load_card("tiny") == shipped
-    assert training.fingerprint(ar.load_pretrained("tiny")) == pytest.approx(shipped["fingerprint"], abs=1e-6)
+    assert fingerprint(ar.load_pretrained("tiny")) == pytest.approx(shipped["fingerprint"], abs=1e-6)
     assert ar.model_table().splitlines()[2:] == [f"| tiny | {shipped['parameters']:,} | 0.457 | 1 min 23 s | 12 ms |"]
     assert ar.model_table("tiny") == ar.model_table()
     for use in (ar.load_card, ar.load_pretrained, ar.model_table):

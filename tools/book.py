@@ -6,8 +6,8 @@ python tools/book.py samples                    draw the landing page's pictures
 python tools/book.py address URL                write the repository's address wherever it is needed
 """
 
+import ast
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -19,6 +19,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+MODELS = sorted((ROOT / "ar_helpers" / "models").glob("[!_]*.py"))
 CARDS = ROOT / "ar_helpers" / "checkpoints"
 HOLD_ADDRESS = ["pyproject.toml", "README.md", "CITATION.cff", *(f"notebooks/{path.name}" for path in NOTEBOOKS)]
 
@@ -49,20 +50,51 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def mirror_source(cell: nbformat.NotebookNode) -> str:
-    """The package's source of the class or function that a mirror cell defines."""
-    from ar_helpers import models
+def definitions(source: str) -> dict[str, tuple[int, int]]:
+    """The names that a piece of code defines at its top level, with their lines: from, counted from 0, and up to.
 
-    name = re.search(r"^(?:class|def) (\w+)", cell.source, re.MULTILINE).group(1)
-    return inspect.getsource(getattr(models, name)).rstrip()
+    A comment just above belongs to the name. Names on neighbouring lines, like those of a constant that grows, are one.
+    """
+    found, lines = {}, source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            name = node.name
+        elif isinstance(node, ast.Assign | ast.AugAssign):
+            name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+        else:
+            continue
+        first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))]) - 1
+        while first > 0 and lines[first - 1].startswith("#"):
+            first -= 1
+        first, _ = found.get(name, (first, 0))
+        found[name] = first, node.end_lineno
+    return found
+
+
+def mirror_source(cell: nbformat.NotebookNode) -> tuple[Path, str]:
+    """The file of the package and the code in it that a mirror cell shows: the same names, from the first to the last."""
+    names = [name for name in definitions(cell.source) if name != "__all__"]
+    for path in MODELS:
+        source = path.read_text(encoding="utf-8")
+        found = definitions(source)
+        if names[0] in found:
+            return path, "\n".join(source.splitlines()[found[names[0]][0] : found[names[-1]][1]])
+    raise KeyError(f"no file of ar_helpers/models defines {names[0]}")
+
+
+def model_code(path: Path) -> str:
+    """A file of the package without its docstring and imports."""
+    source = path.read_text(encoding="utf-8")
+    imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(source.splitlines()[imports[-1].end_lineno :]).strip()
 
 
 def mirror() -> None:
     for path in NOTEBOOKS:
         notebook = read(path)
-        stale = [cell for cell in tagged(notebook, "mirror") if cell.source != mirror_source(cell)]
+        stale = [cell for cell in tagged(notebook, "mirror") if cell.source != mirror_source(cell)[1]]
         for cell in stale:
-            cell.source = mirror_source(cell)
+            cell.source = mirror_source(cell)[1]
         if stale:
             write(path, notebook)
             print(f"{path.name}: {len(stale)} cells refreshed; run `make execute NOTEBOOK=notebooks/{path.name}`")
@@ -75,6 +107,7 @@ def execute(paths: list[Path]) -> None:
     import ar_helpers as ar
 
     os.environ.pop("AR_QUICK", None)
+    os.environ["AR_CLAIMS"] = "1"  # what the text claims must hold
     if (ar.load_images("mnist").test.images == ar.load_images("digits").test.images).all():
         sys.exit("MNIST cannot be had here, and outputs of the built-in digits are not stored: set AR_DATA")
     if os.environ.get("AR_DATA"):

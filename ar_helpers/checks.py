@@ -1,0 +1,228 @@
+"""Every argument check of the package: each names the argument, the range allowed and the value given."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def is_integer(values) -> bool:
+    """Whether these are the integers of a tensor, bool not among them."""
+    other = isinstance(values, Tensor) and (values.dtype == torch.bool or values.is_complex())
+    return isinstance(values, Tensor) and not other and not values.is_floating_point()
+
+
+def extremes(values: Tensor) -> tuple[int, int]:
+    """The lowest and the highest value as Python ints (a uint8 tensor cannot be compared with 256), 0 when empty."""
+    return (int(values.min()), int(values.max())) if values.numel() else (0, 0)
+
+
+def outside(values: Tensor, highest: float) -> int | None:
+    """A value that is below 0 or above the highest allowed, if there is one."""
+    lowest, found = extremes(values)
+    return lowest if lowest < 0 else found if found > highest else None
+
+
+# --- Numbers ------------------------------------------------------------------------------------------------------
+
+
+def check_at_least(lowest: float, **values) -> None:
+    """Raise unless each of these numbers is at least the lowest allowed. NaN is not."""
+    for name, value in values.items():
+        if not value >= lowest:
+            raise ValueError(f"{name} must be at least {lowest}, not {value}")
+
+
+def check_range(lowest: int, highest: int, **values) -> None:
+    """Raise unless each of these numbers is from lowest to highest."""
+    for name, value in values.items():
+        if not lowest <= value <= highest:
+            raise ValueError(f"{name} must be from {lowest} to {highest}, not {value}")
+
+
+def check_positive(**values) -> None:
+    """Raise unless each of these is a finite number above 0."""
+    for name, value in values.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number above 0, not {value}")
+
+
+def check_share(**values) -> None:
+    """Raise unless each of these lies in (0, 1]."""
+    for name, value in values.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"{name} must lie in (0, 1], not {value}")
+
+
+def check_between(lowest: float, highest: float, **values) -> None:
+    """Raise unless each of these lies between the two, which are not allowed themselves."""
+    for name, value in values.items():
+        if not lowest < value < highest:
+            raise ValueError(f"{name} must lie between {lowest} and {highest}, not {value}")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str], of: str = "one of") -> None:
+    """Raise unless the value is among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {of} {', '.join(allowed)}, not {value!r}")
+
+
+def check_ending(ending: str, path) -> None:
+    """Raise unless the file's name has this ending."""
+    if path.suffix != ending:
+        raise ValueError(f"path must end in {ending}, not {path.name!r}")
+
+
+def check_num_levels(num_levels: int) -> None:
+    """Raise unless num_levels is an integer from 2 to 256."""
+    if isinstance(num_levels, bool) or not isinstance(num_levels, int):
+        raise TypeError(f"num_levels must be an int, not {num_levels!r}")
+    check_range(2, 256, num_levels=num_levels)
+
+
+def check_sizes(config: dict, lowest: dict) -> None:
+    """Raise unless the numbers that size a model are at least the lowest of their name, 1 for those not named."""
+    for name, value in config.items():
+        if not isinstance(value, (bool, str)):
+            check_at_least(lowest.get(name, 1), **{name: value})
+
+
+# --- Images, tokens, labels ---------------------------------------------------------------------------------------
+
+
+def check_images(images: Tensor) -> None:
+    """Raise unless images are uint8, or floating point and all in [0, 1]."""
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise TypeError(f"images must be uint8 or floating point, not {images.dtype}")
+    bad = ~((images >= 0) & (images <= 1))  # NaN is bad too
+    if bad.any():
+        raise ValueError(f"images must lie in [0, 1] when they are floating point, not {images[bad][0].item()}")
+
+
+def check_some_images(images: Sequence) -> None:
+    """Raise unless there is at least one image."""
+    if not len(images):
+        raise ValueError("images must hold at least one image, not none")
+
+
+def check_token_values(tokens: Tensor, num_levels: int | None = None) -> None:
+    """Raise unless tokens of any shape are integers, not negative and below num_levels."""
+    if not is_integer(tokens):
+        raise TypeError(f"tokens must be integers, not {tokens.dtype}")
+    bad = outside(tokens, math.inf if num_levels is None else num_levels - 1)
+    if bad is not None:
+        allowed = "0 on" if num_levels is None else f"0 to {num_levels - 1}"
+        raise ValueError(f"tokens must be from {allowed}, not {bad}")
+
+
+def check_token_rows(tokens: Tensor, labels: Tensor | None) -> None:
+    """Raise unless tokens have shape (M, N) and labels, where there are any, are M integers."""
+    if tokens.dim() != 2 or tokens.shape[1] < 1:
+        raise ValueError(f"tokens must have shape (M, N), a row an image, not {tuple(tokens.shape)}; flatten(1) them")
+    if labels is None:
+        return
+    if not is_integer(labels):
+        raise TypeError(f"labels must be integers, not {labels.dtype}")
+    if labels.shape != tokens.shape[:1]:
+        raise ValueError(f"labels must have shape ({len(tokens)},), one for each image, not {tuple(labels.shape)}")
+
+
+def check_tokens(name: str, tokens: Tensor, num_levels: int, min_pixels: int, max_pixels: int) -> None:
+    """Raise unless tokens are integers from 0 to num_levels - 1 of shape (B, t), min_pixels <= t <= max_pixels."""
+    if not is_integer(tokens):
+        raise TypeError(f"{name} must be a tensor of integers, not {getattr(tokens, 'dtype', type(tokens).__name__)}")
+    if tokens.dim() != 2 or not min_pixels <= tokens.shape[1] <= max_pixels:
+        wanted = f"(B, {max_pixels})" if min_pixels == max_pixels else f"(B, t), t from {min_pixels} to {max_pixels}"
+        raise ValueError(f"{name} must have shape {wanted}, not {tuple(tokens.shape)}")
+    bad = outside(tokens, num_levels - 1)
+    if bad is not None:
+        raise ValueError(f"{name} must hold levels from 0 to {num_levels - 1}, not {bad}")
+
+
+def check_labels(labels: Tensor | None, num_classes: int, batch_size: int) -> None:
+    """Raise unless there is one label for each image, or none for an unconditional model."""
+    if num_classes == 0:
+        if labels is not None:
+            raise ValueError("labels must be None: this model is unconditional (num_classes=0)")
+        return
+    if labels is None:
+        raise ValueError(f"labels must be given: this model is conditional (num_classes={num_classes})")
+    if not is_integer(labels):
+        raise TypeError(f"labels must be a tensor of integers, not {getattr(labels, 'dtype', type(labels).__name__)}")
+    if labels.shape != (batch_size,):
+        raise ValueError(f"labels must have shape ({batch_size},), one for each image, not {tuple(labels.shape)}")
+    bad = outside(labels, num_classes - 1)
+    if bad is not None:
+        raise ValueError(f"labels must be from 0 to {num_classes - 1}, not {bad}")
+
+
+def check_conditional(num_classes: int) -> None:
+    """Raise unless a model has classes."""
+    if not num_classes:
+        raise ValueError("model must be conditional, not one with num_classes=0")
+
+
+def check_cache(cache, prefix: Tensor) -> None:
+    """Raise unless a cache is empty, or of as many images as the prefix (B, t) and of no pixel after pixel t - 1."""
+    batch_size = next((len(parts[0]) for parts in cache.kept.values()), len(prefix))
+    if batch_size != len(prefix) or cache.length > prefix.shape[1]:
+        have = f"{batch_size} images up to pixel {cache.length - 1}"
+        raise ValueError(f"cache must be of the same images and shorter than prefix, not of {have}")
+
+
+def check_same_shape(**tensors) -> None:
+    """Raise unless these tensors are all of one shape."""
+    if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
+        *first, last = tensors
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
+        raise ValueError(f"{', '.join(first)} and {last} must be of one shape, not {shapes}")
+
+
+def check_shape(name: str, tensor: Tensor, *allowed: tuple, words: str = "") -> None:
+    """Raise unless a tensor has one of the shapes allowed."""
+    if tuple(tensor.shape) not in allowed:
+        raise ValueError(f"{name} must have shape {words or allowed[0]}, not {tuple(tensor.shape)}")
+
+
+def check_bool(name: str, tensor: Tensor) -> None:
+    """Raise unless a tensor is of bool."""
+    if tensor.dtype != torch.bool:
+        raise TypeError(f"{name} must be a tensor of bool, not {tensor.dtype}")
+
+
+def check_titles(titles: Sequence[str] | None, count: int) -> None:
+    """Raise unless there are no titles, or one for each image."""
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"titles must be {count}, one for each image, not {len(titles)}")
+
+
+def check_agreement(message: str, agree: bool, given) -> None:
+    """Raise unless the arguments agree with each other as the message says that they must."""
+    if not agree:
+        raise ValueError(f"{message}, not {given}")
+
+
+def check_batch_size(batch_size: int, size: int) -> None:
+    """Raise unless there are enough examples for a batch."""
+    if size < batch_size:
+        raise ValueError(f"batch_size must be at most the {size} examples there are, not {batch_size}")
+
+
+def check_dataset(model, dataset) -> None:
+    """Raise unless a model can learn from a data set: the same levels, context, size and kind of labels."""
+    check_agreement("dataset must hold at least one image", len(dataset) > 0, "none")
+    labels = getattr(dataset, "labels", None)
+    check_labels(labels, model.num_classes, 0 if labels is None else len(labels))
+    for name in ("num_levels", "context_length"):
+        ours, theirs = getattr(model, name, None), getattr(dataset, name, None)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise ValueError(f"dataset has {name}={theirs}, but the model has {name}={ours}")
+    highest = max(int(part.max()) for part in dataset.tokens.split(4096))
+    if highest >= model.num_levels:
+        raise ValueError(f"dataset has tokens up to {highest}, but the model has num_levels={model.num_levels}")
+    pixels = dataset.tokens.shape[1]
+    if pixels != model.image_size**2:
+        raise ValueError(f"dataset has images of {pixels} pixels, but the model has image_size={model.image_size}")

@@ -1,0 +1,73 @@
+"""How each shipped model is trained: the one table that `train NAME` works from. A card records a finished run."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .models import (
+    ConditionalMLP,
+    OneHotMLP,
+    PatchTransformer,
+    PixelModel,
+    PixelTransformer,
+    PositionalMLP,
+    WindowModel,
+)
+from .tokens import ThinnedWindows, TokenImages
+from .training import TrainConfig
+
+
+class Recipe(NamedTuple):
+    """A model's class, its sizes where they are not the class's own, its data as a card describes it, and the rest."""
+
+    model: type[PixelModel]
+    sizes: dict
+    data: dict
+    config: TrainConfig
+
+
+IMAGES = {"images": 50_000, "crc32": 3893162552, "keep": 1.0}  # MNIST's, at 16 levels
+WINDOWS = IMAGES | {"keep": 0.125}  # of the dull ones
+
+MLP = TrainConfig(steps=9_500, batch_size=1024, learning_rate=2e-3, arithmetic="bfloat16")
+TRANSFORMER = TrainConfig(
+    steps=2_950,
+    batch_size=16,
+    learning_rate=4e-3,
+    muon_rate=1e-2,
+    weight_decay=0.1,
+    warmup=0.1,
+    clip=1.0,
+    arithmetic="bfloat16",
+)
+SMALL = replace(TRANSFORMER, steps=2_000)
+
+
+def patches(height: int, width: int, independent: bool = False) -> Recipe:
+    sizes = {"patch_height": height, "patch_width": width, "independent": independent}
+    return Recipe(PatchTransformer, sizes, IMAGES, SMALL)
+
+
+RECIPES = {
+    "one_hot_mlp": Recipe(OneHotMLP, {}, WINDOWS, replace(MLP, steps=10_000)),
+    "positional_mlp": Recipe(PositionalMLP, {}, WINDOWS, MLP),
+    "conditional_mlp": Recipe(ConditionalMLP, {}, WINDOWS, MLP),
+    "transformer": Recipe(PixelTransformer, {}, IMAGES, TRANSFORMER),
+    "transformer_small": Recipe(PixelTransformer, {"width": 80, "depth": 3}, IMAGES, SMALL),
+    "patch_1x2": patches(1, 2),
+    "patch_2x2": patches(2, 2),
+    "patch_4x4": patches(4, 4),
+    "patch_1x2_independent": patches(1, 2, independent=True),
+    "patch_2x2_independent": patches(2, 2, independent=True),
+    "patch_4x4_independent": patches(4, 4, independent=True),
+}
+
+
+def data_set(model: PixelModel, tokens: Tensor, labels: Tensor) -> Dataset:
+    """What a recipe trains its model on: all images (M, N), or their windows, the dull ones thinned."""
+    labels = labels if model.num_classes else None
+    if isinstance(model, WindowModel):
+        return ThinnedWindows(tokens, labels, context_length=model.context_length, num_levels=model.num_levels)
+    return TokenImages(tokens, labels)

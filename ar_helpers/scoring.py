@@ -1,0 +1,113 @@
+"""Scores: what a model charges for images, in bits, and what it thinks of them pixel by pixel."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import check_agreement, check_conditional, check_some_images
+from .data import ImageSet
+from .tokens import quantize
+
+
+def entropy_bits(probabilities: Tensor) -> Tensor:
+    """Entropy (...) in bits of distributions (..., K), Shannon (1948): from 0 (certain) to log2 K (uniform)."""
+    return torch.special.entr(probabilities).sum(-1) / math.log(2)
+
+
+def prediction_maps(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability that a model gave to each pixel of given images, and the entropy of each prediction.
+
+    Args:
+        logits: (..., K), as `model.image_logits` gives them.
+        tokens: (...) integers: the pixels that are really there.
+
+    Returns:
+        Probabilities (...), from 0 to 1, and entropies (...) in bits, from 0 to log2 K.
+    """
+    fits = logits.shape[:-1] == tokens.shape
+    check_agreement("tokens must have the shape of logits less its last axis", fits, tuple(tokens.shape))
+    probabilities = logits.float().softmax(-1)
+    chosen = probabilities.gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1)
+    return chosen, entropy_bits(probabilities)
+
+
+@torch.no_grad()
+def pixel_bits(model: nn.Module, tokens: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The bits that each pixel costs: -log2 p(pixel | pixels before it).
+
+    Args:
+        model: any model of the book. It is asked in evaluation mode, a few images at a time.
+        tokens: (B, N) integers, whole images in raster order.
+        labels: (B,) integers, for a conditional model.
+
+    Returns:
+        Bits (B, N), float32, on the CPU, at least 0.
+    """
+    device = next(model.parameters()).device
+    batch_size = 8 if device.type == "cpu" else 64  # what still fits a processor's cache
+    rows = torch.arange(len(tokens)).split(batch_size)
+    was_training, bits = model.training, []
+    model.eval()
+    try:
+        for part in rows:
+            given = None if labels is None else labels[part].to(device)
+            pixels = tokens[part].to(device)
+            logits = model.image_logits(pixels, given).float()  # (b, N, K)
+            nats = F.cross_entropy(logits.flatten(0, 1), pixels.long().flatten(), reduction="none")
+            bits.append(nats.view(pixels.shape).cpu() / math.log(2))
+    finally:
+        model.train(was_training)
+    return torch.cat(bits)
+
+
+def bits_per_pixel(model: nn.Module, images: ImageSet) -> float:
+    """The book's yardstick: the mean of -log2 p(pixel | pixels before it) over every pixel of every image.
+
+    Args:
+        model: any model of the book. A conditional one is told the true labels.
+        images: images (M, H, W), uint8, and their labels (M,); quantized to the model's levels here.
+
+    Returns:
+        Bits per pixel, at least 0; log2 K is the score of a uniform guess.
+    """
+    check_some_images(images.images)
+    total = 0.0
+    for pixels, labels in zip(images.images.split(1000), images.labels.split(1000), strict=True):
+        tokens = quantize(pixels, model.num_levels).flatten(1)
+        total += pixel_bits(model, tokens, labels if model.num_classes else None).double().sum().item()
+    return total / images.images.numel()
+
+
+def fingerprint(model: nn.Module) -> float:
+    """The model's bits per pixel on 16 fixed pseudo-random images: equal for two models only if they compute alike."""
+    generator = torch.Generator().manual_seed(0)
+    size = (16, model.image_size, model.image_size)
+    images = torch.randint(256, size, generator=generator, dtype=torch.uint8)
+    return bits_per_pixel(model, ImageSet(images, torch.arange(16) % max(model.num_classes, 1)))
+
+
+def drawing_order(model: nn.Module) -> Tensor:
+    """The positions (N,) of the pixels in the order in which a model draws them: 0, 1, 2 ... for most."""
+    raster = torch.arange(model.image_size**2, device=next(model.parameters()).device)
+    return getattr(model, "order", raster)
+
+
+def label_beliefs(model: nn.Module, tokens: Tensor) -> Tensor:
+    """How likely each class is after every pixel of an image, by Bayes' rule, all classes being equally likely before.
+
+    Args:
+        model: a conditional model.
+        tokens: (B, N) of whole images.
+
+    Returns:
+        Probabilities (B, N + 1, num_classes), float32, on the CPU: at index t, given the first t pixels
+        in the order in which the model draws them, which after whole rows (of patches) is the raster order's.
+    """
+    check_conditional(model.num_classes)
+    order, evidence = drawing_order(model).cpu(), []
+    for label in range(model.num_classes):
+        bits = pixel_bits(model, tokens, torch.full((len(tokens),), label))[:, order]
+        evidence.append(F.pad(-bits.double().cumsum(1), (1, 0)))  # log2 of the probability of the first t pixels
+    return (torch.stack(evidence, dim=-1) * math.log(2)).softmax(-1).float()

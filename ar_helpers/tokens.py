@@ -1,0 +1,173 @@
+"""Images as rows of tokens: quantization, and the data sets that models learn from."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .checks import (
+    check_at_least,
+    check_images,
+    check_num_levels,
+    check_share,
+    check_token_rows,
+    check_token_values,
+)
+
+
+def quantize(images: Tensor, num_levels: int) -> Tensor:
+    """Cut the grey scale into num_levels equal bins and return each pixel's bin: its token.
+
+    Args:
+        images: any shape; uint8 from 0 to 255, or floating point from 0 to 1. NumPy arrays are taken too.
+        num_levels: the number of bins K, from 2 to 256.
+
+    Returns:
+        Tokens of the same shape, uint8, from 0 to K - 1: x * K // 256 for integers, floor(x * K) for floating point,
+        where white, 1.0, belongs to the last bin.
+
+    Raises:
+        TypeError: images are neither uint8 nor floating point, or num_levels is no int.
+        ValueError: num_levels is outside 2..256, or a pixel lies outside [0, 1] or is NaN.
+    """
+    check_num_levels(num_levels)
+    images = torch.as_tensor(images)
+    check_images(images)
+    if images.dtype == torch.uint8:
+        return (images.int() * num_levels // 256).to(torch.uint8)
+    return (images.float() * num_levels).floor().clamp(max=num_levels - 1).to(torch.uint8)
+
+
+def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
+    """Return the centre of each token's bin: grey values (t + 0.5) / K between 0 and 1, float32, of the same shape.
+
+    Raises:
+        TypeError: tokens are not integers, or num_levels is no int.
+        ValueError: num_levels is outside 2..256, or a token is outside 0..K - 1.
+    """
+    check_num_levels(num_levels)
+    tokens = torch.as_tensor(tokens)
+    check_token_values(tokens, num_levels)
+    return (tokens.float() + 0.5) / num_levels
+
+
+class ContextWindows(Dataset):
+    """Every pixel of every image as one example: the tokens just before it, and the pixel itself.
+
+    Example image * N + position is ((context, position, label), target): the C tokens before the pixel (C,), its
+    raster number from 0 to N - 1, the image's label (None without labels) and the pixel's own token, all int64.
+    Where the window reaches back beyond the first pixel it holds the start token, whose value is num_levels.
+    `windows[i]` is one example, `windows[indices]` a whole batch with a leading axis; for a DataLoader give the
+    batches of indices as its sampler and `batch_size=None`.
+
+    Args:
+        tokens: (M, N) integers from 0 to num_levels - 1.
+        labels: (M,) integers, or None.
+        context_length: the number C of tokens in a window, at least 1.
+        num_levels: the number K of grey levels, from 2 to 256.
+
+    Raises:
+        TypeError: tokens or labels are not integers.
+        ValueError: a shape is wrong, a token is outside its range, or context_length is below 1.
+    """
+
+    def __init__(self, tokens: Tensor, labels: Tensor | None = None, *, context_length: int, num_levels: int):
+        check_num_levels(num_levels)
+        tokens = torch.as_tensor(tokens)
+        labels = None if labels is None else torch.as_tensor(labels)
+        check_token_rows(tokens, labels)
+        check_token_values(tokens, num_levels)
+        check_at_least(1, context_length=context_length)
+        smallest = torch.uint8 if num_levels < 256 else torch.int16
+        self.padded = F.pad(tokens.to(smallest), (context_length, 0), value=num_levels)  # (M, C + N)
+        self.windows = self.padded.unfold(1, context_length + 1, 1)  # (M, N, C + 1), a view: nothing is copied
+        self.tokens = self.padded[:, context_length:]  # (M, N)
+        self.labels = None if labels is None else labels.long()
+        self.context_length, self.num_levels = context_length, num_levels
+
+    def __len__(self) -> int:
+        return self.tokens.numel()
+
+    def __getitem__(self, index: int | Tensor) -> tuple:
+        index = torch.as_tensor(index)
+        size = self.tokens.numel()
+        if index.numel() and (index.max() >= size or index.min() < -size):
+            raise IndexError(f"index must be from 0 to {size - 1}, not {index.tolist()}")
+        index = index % size
+        num_pixels = self.tokens.shape[1]
+        image, position = index // num_pixels, index % num_pixels
+        # Picking from the padded images as one long row is twice as fast as by image and position.
+        start = index + image * self.context_length
+        window = self.padded.flatten().unfold(0, self.context_length + 1, 1).index_select(0, start.flatten())
+        window = window.long().view(*index.shape, -1)  # (..., C + 1): the context, then the target
+        label = None if self.labels is None else self.labels[image]
+        return (window[..., :-1], position, label), window[..., -1]
+
+
+class ThinnedWindows(ContextWindows):
+    """Context windows of which the dull ones are shown less often, and count for more when they are.
+
+    Where all is black nearby, the next pixel nearly always is black too, and there is little to learn. Of the windows
+    whose two last tokens (to the left, for a window of one row) and three first ones (above) are black or start tokens,
+    only the share `keep` is kept, chosen at random, and each of those counts 1 / keep times. So a mean of weighted
+    losses over a random batch has the same expectation as a plain mean over all windows: importance sampling.
+
+    Example i is (inputs, target, weight), inputs and target as in `ContextWindows`, weight float32 with mean 1.
+
+    Args:
+        tokens, labels, context_length, num_levels: as for `ContextWindows`.
+        keep: the share of the dull windows that stay, in (0, 1].
+        seed: decides which.
+
+    Raises:
+        TypeError, ValueError: as `ContextWindows`, and when keep is outside its range.
+    """
+
+    def __init__(self, tokens, labels=None, *, context_length, num_levels, keep=0.125, seed=0):
+        super().__init__(tokens, labels, context_length=context_length, num_levels=num_levels)
+        check_share(keep=keep)
+        context = self.windows[..., :-1]
+        dull = torch.ones(self.tokens.shape, dtype=torch.bool)
+        for part in (context[..., -2:], context[..., :3]):
+            dull &= ((part == 0) | (part == num_levels)).all(-1)
+        dull = dull.flatten()
+        chosen = torch.rand(len(dull), generator=torch.Generator().manual_seed(seed)) < keep
+        self.indices = (chosen | ~dull).nonzero().squeeze(1)
+        weights = torch.where(dull[self.indices], 1 / keep, 1.0)
+        self.weights, self.keep = weights / weights.mean(), keep
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int | Tensor) -> tuple:
+        return *super().__getitem__(self.indices[index]), self.weights[index]
+
+
+class TokenImages(Dataset):
+    """Every image as one example, for models that read whole images.
+
+    Example i is ((tokens, label), tokens): the image's tokens (N,) and its label (None without labels), int64;
+    `images[indices]` is a whole batch.
+
+    Args:
+        tokens: (M, N) integers, not negative.
+        labels: (M,) integers, or None.
+
+    Raises:
+        TypeError: tokens or labels are not integers.
+        ValueError: a shape is wrong, or a token is negative.
+    """
+
+    def __init__(self, tokens: Tensor, labels: Tensor | None = None):
+        self.tokens = torch.as_tensor(tokens)
+        labels = None if labels is None else torch.as_tensor(labels)
+        check_token_rows(self.tokens, labels)
+        check_token_values(self.tokens)
+        self.labels = None if labels is None else labels.long()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int | Tensor) -> tuple:
+        tokens = self.tokens[index].long()
+        return (tokens, None if self.labels is None else self.labels[index]), tokens
