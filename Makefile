@@ -30,18 +30,7 @@ mirror: .venv/test  ## copy the package's classes into the chapters that build t
 	$(BIN)/python tools/book.py mirror
 
 train: .venv/test  ## train the shipped checkpoints anew (some two hours; may be interrupted and run again)
-	$(BIN)/python -m ar_helpers train one_hot_mlp --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train positional_mlp --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train conditional_mlp --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train transformer --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train transformer_small --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train patch_1x2 --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train patch_1x2_independent --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train patch_2x2 --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train patch_2x2_independent --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train patch_4x4 --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train patch_4x4_independent --out ar_helpers/checkpoints
-	$(BIN)/python -m ar_helpers train lenet5 --out ar_helpers/checkpoints
+	$(BIN)/python -m ar_helpers train all --out ar_helpers/checkpoints
 	$(BIN)/python tools/book.py samples
 
 bench: .venv/test  ## measure how fast it all is (a quarter of an hour), or with QUICK=1 only try the benchmarks

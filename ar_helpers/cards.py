@@ -96,21 +96,13 @@ def card_names() -> list[str]:
 
 
 def load_card(name: str) -> dict:
-    """The card of a shipped checkpoint: recipe, fingerprint, history, scores, seconds and hardware.
-
-    Raises:
-        ValueError: no checkpoint of that name ships.
-    """
+    """The card of a shipped checkpoint: recipe, fingerprint, history, scores, seconds and hardware."""
     check_choice("name", name, card_names(), "one of the shipped checkpoints")
     return json.loads((CHECKPOINTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def load_pretrained(name: str) -> nn.Module:
-    """Build and fill the model of a shipped checkpoint.
-
-    Raises:
-        ValueError: no checkpoint of that name ships.
-    """
+    """Build and fill the model of a shipped checkpoint."""
     load_card(name)
     return load_checkpoint(CHECKPOINTS / f"{name}.safetensors")
 
@@ -176,11 +168,7 @@ def _why_train(name: str, model: nn.Module, dataset: Dataset, config: TrainConfi
 
 
 def model_table(*names: str) -> Table:
-    """The book's cumulative table, in Markdown, from the cards: parameters, test bits per pixel, time.
-
-    Raises:
-        ValueError: no checkpoint of a name ships.
-    """
+    """The book's cumulative table, in Markdown, from the cards: parameters, test bits per pixel, time."""
     heads = ["model", "parameters", "test bits per pixel", "training", "per image"]
     rows = []
     for card in map(load_card, names or card_names()):

@@ -68,6 +68,12 @@ def check_choice(name: str, value: str, allowed: Sequence[str], of: str = "one o
         raise ValueError(f"{name} must be {of} {', '.join(allowed)}, not {value!r}")
 
 
+def check_index(index: Tensor, size: int) -> None:
+    """Raise IndexError unless all numbers are places of a sequence of this size, counted from either end."""
+    if index.numel() and (index.max() >= size or index.min() < -size):
+        raise IndexError(f"index must be from 0 to {size - 1}, not {index.tolist()}")
+
+
 def check_ending(ending: str, path) -> None:
     """Raise unless the file's name has this ending."""
     if path.suffix != ending:
@@ -100,12 +106,6 @@ def check_images(images: Tensor) -> None:
     bad = ~((images >= 0) & (images <= 1))  # NaN is bad too
     if bad.any():
         raise ValueError(f"images must lie in [0, 1] when they are floating point, not {images[bad][0].item()}")
-
-
-def check_some_images(images: Sequence) -> None:
-    """Raise unless there is at least one image."""
-    if not len(images):
-        raise ValueError("images must hold at least one image, not none")
 
 
 def check_token_values(tokens: Tensor, num_levels: int | None = None) -> None:
@@ -159,26 +159,12 @@ def check_labels(labels: Tensor | None, num_classes: int, batch_size: int) -> No
         raise ValueError(f"labels must be from 0 to {num_classes - 1}, not {bad}")
 
 
-def check_conditional(num_classes: int) -> None:
-    """Raise unless a model has classes."""
-    if not num_classes:
-        raise ValueError("model must be conditional, not one with num_classes=0")
-
-
 def check_cache(cache, prefix: Tensor) -> None:
     """Raise unless a cache is empty, or of as many images as the prefix (B, t) and of no pixel after pixel t - 1."""
     batch_size = next((len(parts[0]) for parts in cache.kept.values()), len(prefix))
     if batch_size != len(prefix) or cache.length > prefix.shape[1]:
         have = f"{batch_size} images up to pixel {cache.length - 1}"
         raise ValueError(f"cache must be of the same images and shorter than prefix, not of {have}")
-
-
-def check_same_shape(**tensors) -> None:
-    """Raise unless these tensors are all of one shape."""
-    if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
-        *first, last = tensors
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
-        raise ValueError(f"{', '.join(first)} and {last} must be of one shape, not {shapes}")
 
 
 def check_shape(name: str, tensor: Tensor, *allowed: tuple, words: str = "") -> None:
@@ -191,12 +177,6 @@ def check_bool(name: str, tensor: Tensor) -> None:
     """Raise unless a tensor is of bool."""
     if tensor.dtype != torch.bool:
         raise TypeError(f"{name} must be a tensor of bool, not {tensor.dtype}")
-
-
-def check_titles(titles: Sequence[str] | None, count: int) -> None:
-    """Raise unless there are no titles, or one for each image."""
-    if titles is not None and len(titles) != count:
-        raise ValueError(f"titles must be {count}, one for each image, not {len(titles)}")
 
 
 def check_agreement(message: str, agree: bool, given) -> None:

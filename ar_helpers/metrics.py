@@ -65,10 +65,6 @@ def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: LeNet5 | 
         labels: (B,) integers, what they should be read as.
         num_levels: the number of levels K of the tokens.
         classifier: another one than the package's.
-
-    Raises:
-        TypeError: tokens or labels are no integer tensors.
-        ValueError: a shape or value is wrong.
     """
     check_tokens("tokens", tokens, num_levels, 784, 784)
     check_labels(labels, 10, len(tokens))
@@ -90,9 +86,6 @@ def coverage(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor
         real: (M, F) features of the real images to be covered.
         real_labels: (M,) integers.
         neighbours: which neighbour sets the distance, at least 1.
-
-    Raises:
-        ValueError: neighbours is below 1, or a class has no more real images than that.
     """
     covered = 0
     for label in real_labels.unique():

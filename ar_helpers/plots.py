@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from .checks import check_agreement, check_at_least, check_ending, check_same_shape, check_some_images, check_titles
+from .checks import check_agreement, check_at_least, check_ending
 
 GREY = "#7b7b7b"  # has enough contrast with white and with nearly black
 INK, ACCENT = "#0072b2", "#d55e00"  # of the colour-blind-safe palette of Okabe and Ito
@@ -73,7 +73,7 @@ def _pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
         check_agreement("images of shape (M, N) must be square", square, f"of {pixels.shape[1]} pixels")
         pixels = pixels.reshape(-1, side, side)
     check_agreement("images must have shape (M, H, W) or (M, N)", pixels.ndim == 3, pixels.shape)
-    check_some_images(pixels)
+    check_agreement("images must hold at least one image", len(pixels) > 0, "none")
     if num_levels is not None:
         return (pixels + 0.5) / num_levels
     return pixels / 255 if pixels.dtype == np.uint8 else pixels
@@ -102,12 +102,10 @@ def show_images(
         columns: images in a row.
         titles: one for each image, drawn above it.
         size: width of one image in inches.
-
-    Raises:
-        ValueError: the images are of no such shape, there are not as many titles, or columns is below 1.
     """
     pictures = _pictures(images, num_levels)
-    check_titles(titles, len(pictures))
+    agree = titles is None or len(titles) == len(pictures)
+    check_agreement(f"titles must be {len(pictures)}, one for each image", agree, len(titles or ()))
     rows, columns = _grid(len(pictures), columns)
     height = size * (1.28 if titles is not None else 1.04)
     figure, axes = plt.subplots(
@@ -139,12 +137,12 @@ def show_maps(
         entropies: (M, N) in bits, shown on a fixed scale from 0 to log2 num_levels.
         num_levels: the number of levels K.
         titles: one for each image.
-
-    Raises:
-        ValueError: the three are not of one such shape, or there are not as many titles.
     """
-    check_same_shape(tokens=tokens, probabilities=probabilities, entropies=entropies)
-    check_titles(titles, len(tokens))
+    shapes = [tuple(part.shape) for part in (tokens, probabilities, entropies)]
+    alike = len(set(shapes)) == 1
+    check_agreement("tokens, probabilities and entropies must be of one shape", alike, ", ".join(map(str, shapes)))
+    agree = titles is None or len(titles) == len(tokens)
+    check_agreement(f"titles must be {len(tokens)}, one for each image", agree, len(titles or ()))
     kinds = (
         ("image", _pictures(tokens, num_levels), "gray", 1.0, "grey value"),
         ("probability of the pixel", _pictures(probabilities, None), "viridis", 1.0, "probability"),
@@ -231,9 +229,6 @@ def animate(
 
     Returns:
         The bytes of the GIF.
-
-    Raises:
-        ValueError: the images are of no such shape, frames is below 2, columns below 1, or path does not end in .gif.
     """
     pictures = np.round(_pictures(tokens, num_levels) * 255).astype(np.uint8)
     check_at_least(2, frames=frames)

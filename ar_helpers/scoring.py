@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_agreement, check_conditional, check_some_images
+from .checks import check_agreement
 from .data import ImageSet
 from .tokens import quantize
 
@@ -72,7 +72,7 @@ def bits_per_pixel(model: nn.Module, images: ImageSet) -> float:
     Returns:
         Bits per pixel, at least 0; log2 K is the score of a uniform guess.
     """
-    check_some_images(images.images)
+    check_agreement("images must hold at least one image", len(images.images) > 0, "none")
     total = 0.0
     for pixels, labels in zip(images.images.split(1000), images.labels.split(1000), strict=True):
         tokens = quantize(pixels, model.num_levels).flatten(1)
@@ -105,7 +105,7 @@ def label_beliefs(model: nn.Module, tokens: Tensor) -> Tensor:
         Probabilities (B, N + 1, num_classes), float32, on the CPU: at index t, given the first t pixels
         in the order in which the model draws them, which after whole rows (of patches) is the raster order's.
     """
-    check_conditional(model.num_classes)
+    check_agreement("model must be conditional", model.num_classes > 0, "one with num_classes=0")
     order, evidence = drawing_order(model).cpu(), []
     for label in range(model.num_classes):
         bits = pixel_bits(model, tokens, torch.full((len(tokens),), label))[:, order]

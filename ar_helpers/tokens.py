@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 from .checks import (
     check_at_least,
     check_images,
+    check_index,
     check_num_levels,
     check_share,
     check_token_rows,
@@ -25,10 +26,6 @@ def quantize(images: Tensor, num_levels: int) -> Tensor:
     Returns:
         Tokens of the same shape, uint8, from 0 to K - 1: x * K // 256 for integers, floor(x * K) for floating point,
         where white, 1.0, belongs to the last bin.
-
-    Raises:
-        TypeError: images are neither uint8 nor floating point, or num_levels is no int.
-        ValueError: num_levels is outside 2..256, or a pixel lies outside [0, 1] or is NaN.
     """
     check_num_levels(num_levels)
     images = torch.as_tensor(images)
@@ -39,12 +36,7 @@ def quantize(images: Tensor, num_levels: int) -> Tensor:
 
 
 def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
-    """Return the centre of each token's bin: grey values (t + 0.5) / K between 0 and 1, float32, of the same shape.
-
-    Raises:
-        TypeError: tokens are not integers, or num_levels is no int.
-        ValueError: num_levels is outside 2..256, or a token is outside 0..K - 1.
-    """
+    """Return the centre of each token's bin: grey values (t + 0.5) / K between 0 and 1, float32, of the same shape."""
     check_num_levels(num_levels)
     tokens = torch.as_tensor(tokens)
     check_token_values(tokens, num_levels)
@@ -65,10 +57,6 @@ class ContextWindows(Dataset):
         labels: (M,) integers, or None.
         context_length: the number C of tokens in a window, at least 1.
         num_levels: the number K of grey levels, from 2 to 256.
-
-    Raises:
-        TypeError: tokens or labels are not integers.
-        ValueError: a shape is wrong, a token is outside its range, or context_length is below 1.
     """
 
     def __init__(self, tokens: Tensor, labels: Tensor | None = None, *, context_length: int, num_levels: int):
@@ -91,8 +79,7 @@ class ContextWindows(Dataset):
     def __getitem__(self, index: int | Tensor) -> tuple:
         index = torch.as_tensor(index)
         size = self.tokens.numel()
-        if index.numel() and (index.max() >= size or index.min() < -size):
-            raise IndexError(f"index must be from 0 to {size - 1}, not {index.tolist()}")
+        check_index(index, size)
         index = index % size
         num_pixels = self.tokens.shape[1]
         image, position = index // num_pixels, index % num_pixels
@@ -118,9 +105,6 @@ class ThinnedWindows(ContextWindows):
         tokens, labels, context_length, num_levels: as for `ContextWindows`.
         keep: the share of the dull windows that stay, in (0, 1].
         seed: decides which.
-
-    Raises:
-        TypeError, ValueError: as `ContextWindows`, and when keep is outside its range.
     """
 
     def __init__(self, tokens, labels=None, *, context_length, num_levels, keep=0.125, seed=0):
@@ -152,10 +136,6 @@ class TokenImages(Dataset):
     Args:
         tokens: (M, N) integers, not negative.
         labels: (M,) integers, or None.
-
-    Raises:
-        TypeError: tokens or labels are not integers.
-        ValueError: a shape is wrong, or a token is negative.
     """
 
     def __init__(self, tokens: Tensor, labels: Tensor | None = None):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ar_helpers.__main__ import hardware
+from ar_helpers.cards import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = "A quick run: it shows that the benchmark works, its figures mean nothing, and nothing was written."
@@ -67,6 +67,13 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def where(record: dict) -> str:
+    """What a record was measured on, as a sentence."""
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    parts = [record["hardware"], *([record["dtype"]] if "dtype" in record else []), versions]
+    return f"On {'; '.join(parts)}."
+
+
 def ratio(what: str, unit: str, plain: float, ours: float) -> dict:
     """How many times better ours is, in a unit where less is better, or more if it is something per second."""
     times = ours / plain if unit.endswith("per second") else plain / ours
@@ -78,13 +85,15 @@ def short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def print_table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table: the first column and the words to the left, the numbers to the right."""
+def print_table(heads: Iterable[str], rows: Iterable[Iterable[object]], note: str = "") -> None:
+    """Print a table: the first column to the left, the others to the right; and the note below it."""
     lines = [[short(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in [heads, *rows]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         first, *rest = zip(line, widths, strict=True)
         print("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]))
+    if note:
+        print(note)
 
 
 def report(name: str, record: dict, quick: bool) -> None:
@@ -92,15 +101,29 @@ def report(name: str, record: dict, quick: bool) -> None:
 
     Args:
         name: of the benchmark.
-        record: "ratios", a list of what `ratio` returns; "tables", each of "heads" and "rows" of words and numbers;
-            and whatever else there is to say.
+        record: "ratios", a list of what `ratio` returns; "tables", each of "heads" and "rows" of words and numbers,
+            as the results page shows them; and whatever else there is to say.
     """
-    heads = ("", "times better", "plain", "ours", "unit")
-    print_table(heads, [[row[key] for key in ("what", "ratio", "plain", "ours", "unit")] for row in record["ratios"]])
+    record = machine() | record
+    record["tables"] = [ratio_table(record["ratios"]), *record["tables"]]
     for table in record["tables"]:
-        print()
         print_table(table["heads"], table["rows"])
+        print()
     if quick:
-        print(f"\n{QUICK}")
-    else:
-        write(ROOT / "results" / f"{name}.json", machine() | record)
+        print(QUICK)
+        return
+    record["tables"][-1]["note"] = where(record)
+    write(ROOT / "results" / f"{name}.json", record)
+
+
+def ratio_table(ratios: list[dict]) -> dict:
+    """The ratios as a table of the results page."""
+    rows = [
+        [
+            row["what"],
+            f"{short(row['ratio'])} times",
+            *(f"{short(row[side])} {row['unit']}" for side in ("ours", "plain")),
+        ]
+        for row in ratios
+    ]
+    return {"heads": ["Measured", "Better by", "Ours", "Plain"], "rows": rows}

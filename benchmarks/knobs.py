@@ -24,6 +24,28 @@ SETTINGS += [{"top_k": value} for value in (1, 2, 3, 4, 6, 8)]
 SETTINGS += [{"top_p": value} for value in (0.8, 0.9, 0.95, 0.98, 0.99)]
 
 
+def tables(record: dict) -> list[dict]:
+    """The record as the results page shows it."""
+
+    def row(words: str, measured: dict, count: int) -> list:
+        share = measured["recognized"] / count
+        error = (share * (1 - share) / count) ** 0.5
+        return [words, f"{share:.1%}", f"{error:.1%}", f"{measured['coverage']:.1%}", measured.get("blank")]
+
+    def words(measured: dict) -> str:
+        knobs = measured["knobs"].items()
+        return ", ".join(f"{name.replace('_', '-')} {setting:g}" for name, setting in knobs) or "no knob"
+
+    count, again = record["count"], record["again"]
+    rows = [row("written digits", record["real"], count)]
+    rows += [row(words(measured), measured, count) for measured in record["settings"]]
+    second = [row(words(measured), measured, again["count"]) for measured in again["settings"]]
+    heads = ["Setting", "Read as asked for", "Standard error", "Coverage", "Blank"]
+    first = f"{count:,} drawings for each setting, as many of each digit, all from the same seed."
+    more = f"The setting read most often, and no knob, again: {again['count']:,} drawings each from another seed."
+    return [{"heads": heads, "rows": rows, "note": first}, {"heads": heads, "rows": second, "note": more}]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500, help="drawings for each setting, a multiple of ten")
@@ -70,7 +92,10 @@ def main() -> None:
     again = [draw(knobs, 1, 2 * options.count) for knobs in ({}, best)]
     record = common.machine(device) | {"model": "transformer", "count": options.count}
     record |= {"real": real, "settings": rows, "again": {"count": 2 * options.count, "settings": again}}
+    record["tables"] = tables(record)
     common.write(common.ROOT / "results" / "knobs.json", record)
+    for table in record["tables"]:
+        common.print_table(**table)
 
 
 if __name__ == "__main__":

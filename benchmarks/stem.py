@@ -13,7 +13,24 @@ import common
 import torch
 
 import ar_helpers as ar
-from ar_helpers.__main__ import RECIPES
+from ar_helpers.recipes import RECIPES
+
+
+def tables(record: dict) -> list[dict]:
+    """The record as the results page shows it."""
+    rows = [
+        [
+            "with a stem" if run["stem"] else "plain",
+            "Muon and AdamW" if run["muon_rate"] else "AdamW",
+            run["parameters"],
+            run["history"]["val_bits"][-1],
+            f"{run['history']['seconds'] / 60:.1f} min",
+        ]
+        for run in record["runs"]
+    ]
+    recipe = record["recipe"]
+    note = f"{recipe['steps']:,} steps of {recipe['batch_size']} images each, on {record['hardware']}."
+    return [{"heads": ["Transformer", "Optimizer", "Parameters", "Validation", "Time"], "rows": rows, "note": note}]
 
 
 def main() -> None:
@@ -24,24 +41,24 @@ def main() -> None:
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
     dataset = ar.TokenImages(ar.quantize(digits.train.images, 16).flatten(1), digits.train.labels)
-    val = ar.ImageSet(*(part[:100] for part in digits.val))
-    recipe = dataclasses.replace(RECIPES["transformer"][-1], steps=options.steps)
+    val = digits.val.first(100)
+    recipe = dataclasses.replace(RECIPES["transformer"].config, steps=options.steps)
     runs = []
     for stem in (False, True):
-        for muon in (None, recipe.muon):
-            print(f"{'with' if stem else 'without'} a stem, {'Muon' if muon else 'AdamW'}")
+        for muon_rate in (None, recipe.muon_rate):
+            print(f"{'with' if stem else 'without'} a stem, {'Muon' if muon_rate else 'AdamW'}")
             torch.manual_seed(recipe.seed)
             model = ar.PixelTransformer(stem=stem).to(device)
-            config = dataclasses.replace(recipe, muon=muon)
-            state = options.work / f"{'stem' if stem else 'plain'}_{'muon' if muon else 'adamw'}.safetensors"
+            config = dataclasses.replace(recipe, muon_rate=muon_rate)
+            state = options.work / f"{'stem' if stem else 'plain'}_{'muon' if muon_rate else 'adamw'}.safetensors"
             history = ar.fit(model, dataset, config, val, resume=state)
             parameters = common.count_parameters(model)
-            runs.append({"stem": stem, "muon": muon, "parameters": parameters, "history": dataclasses.asdict(history)})
+            what = {"stem": stem, "muon_rate": muon_rate, "parameters": parameters}
+            runs.append(what | {"history": dataclasses.asdict(history)})
     record = common.machine(device) | {"recipe": dataclasses.asdict(recipe), "runs": runs}
+    record["tables"] = tables(record)
     common.write(common.ROOT / "results" / "stem.json", record)
-    for run in runs:
-        name = f"{'stem' if run['stem'] else 'plain'}, {'Muon' if run['muon'] else 'AdamW'}"
-        print(f"{name:14} {run['history']['val_bits'][-1]:.4f} val bits per pixel, {run['history']['seconds']:.0f} s")
+    common.print_table(**record["tables"][0])
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ of the matrix products that are made, forward and backward, those of attention b
 adding, normalizing and everything in the optimizer takes time and counts for nothing.
 """
 
-import contextlib
 import dataclasses
-import io
 import time
 
 import common
@@ -29,9 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import ar_helpers as ar
-from ar_helpers.__main__ import RECIPES
 from ar_helpers.models import WindowModel, mlp
-from ar_helpers.training import bfloat16_is_faster
+from ar_helpers.recipes import RECIPES
 
 SIDE = 28
 MLPS = {  # name: whether it is told the pixel's place, the image's class; steps of the shortened recipe
@@ -80,18 +77,13 @@ def train_plain(model: nn.Module, windows: list, weight_decay: float) -> None:
         optimizer.step()
 
 
-def quiet_fit(model: nn.Module, dataset: Dataset, config: ar.TrainConfig) -> float:
-    """`fit` without the lines that it prints. Returns seconds, of its steps alone."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return ar.fit(model, dataset, config).seconds
-
-
 def fit_rate(model: nn.Module, dataset: Dataset, config: ar.TrainConfig, few: int, many: int) -> float:
     """Examples per second of `fit`: from what `many` steps take more than `few`, so that its start counts for nothing.
 
     Shuffling the data once an epoch belongs to the start here: an epoch has far more steps than these.
     """
-    short, long = (quiet_fit(model, dataset, dataclasses.replace(config, steps=steps)) for steps in (few, many))
+    runs = (ar.fit(model, dataset, dataclasses.replace(config, steps=steps), quiet=True) for steps in (few, many))
+    short, long = (run.seconds for run in runs)
     return (many - few) * config.batch_size / (long - short)
 
 
@@ -128,7 +120,7 @@ def build(name: str, quick: bool) -> nn.Module:
     """An untrained model of the recipe of this name; in a quick run a tiny one."""
     tiny = {"hidden_size": 32} if name in MLPS else {"width": 16, "depth": 1}
     torch.manual_seed(0)
-    return RECIPES[name][0](**(tiny if quick else RECIPES[name][1]))
+    return RECIPES[name].model(**(tiny if quick else RECIPES[name].sizes))
 
 
 def main() -> None:
@@ -137,15 +129,18 @@ def main() -> None:
     common.need_mnist(digits.name)
     images, count = (100, 1_024) if quick else (50_000, 500_000)
     tokens, labels = ar.quantize(digits.train.images[:images], K).flatten(1), digits.train.labels[:images]
-    test = ar.ImageSet(*(part[: 1 if quick else 500] for part in digits.test))
+    test = digits.test.first(1 if quick else 500)
     product_sizes = (256,) if quick else (512, 1024, 2048, 3072, 4096)
     fastest = {str(dtype)[6:]: fastest_product(dtype, product_sizes) for dtype in (torch.float32, torch.bfloat16)}
-    dtype = "bfloat16" if bfloat16_is_faster("cpu") else "float32"  # as `fit` chooses it
+    dtype = max(fastest, key=fastest.get)  # both sides get the arithmetic that is faster here
     rates, times, shares, parts = [], [], [], []
+
+    def arithmetic(recipe: ar.TrainConfig) -> ar.TrainConfig:
+        return dataclasses.replace(recipe, arithmetic=dtype)
 
     def measure_fit(name: str, dataset: Dataset, few: int, many: int) -> float:
         """Note the share of the machine's limit, and return examples per second."""
-        model, recipe = build(name, quick), RECIPES[name][-1]
+        model, recipe = build(name, quick), arithmetic(RECIPES[name].config)
         if quick:
             recipe, few, many = dataclasses.replace(recipe, batch_size=8), 2, 10
         inputs, target, *_ = dataset[torch.arange(8)]
@@ -156,7 +151,7 @@ def main() -> None:
 
     for name, (with_position, with_class, short_steps) in MLPS.items():
         common.note(f"training {name} ...")
-        recipe = RECIPES[name][-1]
+        recipe = arithmetic(RECIPES[name].config)
 
         torch.manual_seed(0)
         plain = PlainMLP(with_position, with_class, hidden_size=32 if quick else 1024)
@@ -176,7 +171,8 @@ def main() -> None:
         began = time.perf_counter()
         dataset = thinned(name, tokens[:SHORT_IMAGES], labels[:SHORT_IMAGES])
         built = time.perf_counter()
-        quiet_fit(ours, dataset, dataclasses.replace(recipe, steps=short_steps, learning_rate=SHORT_RATE))
+        config = dataclasses.replace(recipe, steps=short_steps, learning_rate=SHORT_RATE)
+        ar.fit(ours, dataset, config, quiet=True)
         our_parts = [built - began, time.perf_counter() - built]
         times.append(common.ratio(f"{name}: to the same bits", "seconds", sum(plain_parts), sum(our_parts)))
         parts += [[f"{name}, plain", *plain_parts, ar.bits_per_pixel(plain, test)]]

@@ -1,5 +1,6 @@
 """The benchmarks run, and what they wrote is what the results page takes it for."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -53,10 +54,21 @@ def test_a_record_says_where_it_was_measured_and_its_tables_are_whole(name):
         assert all(cell > 0 for row in table["rows"] for cell in row if not isinstance(cell, str))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_the_tables_of_a_record_are_made_of_its_numbers(path, monkeypatch):
+    """The page shows a record's tables, and those are what the benchmark makes of the rest of the record."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    found, module = record(path.stem), importlib.import_module(path.stem)
+    if "ratios" in found:
+        assert found["tables"][0] == importlib.import_module("common").ratio_table(found["ratios"])
+    else:
+        assert found["tables"] == module.tables(found)
+
+
 @pytest.mark.skipif("training" not in RECORDS, reason="not measured yet")
 def test_the_shortened_recipes_reach_the_plain_loops_bits_and_shares_follow_from_their_parts():
     found = record("training")
-    shares, products, bits = (table["rows"] for table in found["tables"])
+    _, shares, products, bits = (table["rows"] for table in found["tables"])
     for plain, ours in zip(bits[::2], bits[1::2], strict=True):
         assert ours[-1] <= plain[-1], ours[0]
     fastest = dict(products)[found["dtype"]]  # GFLOP per second

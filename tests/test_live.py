@@ -150,7 +150,7 @@ def test_other_models_run_too(config, engine, tmp_path):
     torch.manual_seed(0)
     model = ar.PixelTransformer(**config).eval()
     sizes, payload, floats = live.pack(model.state_dict())
-    neighbours = live.models.NEIGHBOURS if model.config["stem"] else [(0, -1)]
+    neighbours = live.NEIGHBOURS if model.config["stem"] else [(0, -1)]
     header = {"format": live.FORMAT, "architecture": "PixelTransformer", "config": model.config, "floats": floats}
     header |= {"neighbours": neighbours, "tensors": sizes, "bytes": len(payload), "crc32": live.zlib.crc32(payload)}
     model.load_state_dict(live.unpack(header, payload))

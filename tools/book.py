@@ -72,7 +72,7 @@ def definitions(source: str) -> dict[str, tuple[int, int]]:
 
 
 def mirror_source(cell: nbformat.NotebookNode) -> tuple[Path, str]:
-    """The file of the package and the code in it that a mirror cell shows: the same names, from the first to the last."""
+    """The file of the package, and its code, that a mirror cell shows: from the first of its names to the last."""
     names = [name for name in definitions(cell.source) if name != "__all__"]
     for path in MODELS:
         source = path.read_text(encoding="utf-8")

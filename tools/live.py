@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import ar_helpers as ar
-from ar_helpers import models
+from ar_helpers.models.transformer import NEIGHBOURS
 
 ROOT = Path(__file__).resolve().parent.parent
 LIVE = ROOT / "book" / "live"
@@ -83,7 +83,7 @@ def export(checkpoint: Path, out: Path, data: str, images: int | None) -> dict:
         "format": FORMAT,
         "architecture": type(model).__name__,
         "config": model.config,
-        "neighbours": models.NEIGHBOURS if model.config["stem"] else [(0, -1)],
+        "neighbours": NEIGHBOURS if model.config["stem"] else [(0, -1)],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "checkpoint": {"name": checkpoint.stem, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()},
         "bytes": len(payload),
@@ -91,13 +91,11 @@ def export(checkpoint: Path, out: Path, data: str, images: int | None) -> dict:
         "floats": floats,
         "tensors": sizes,
     }
-    test = ar.load_images(data).test
-    if data != "digits" and torch.equal(test.images, ar.load_images("digits").test.images):
-        data = "digits"  # what stands in where the images asked for cannot be had
-    test = ar.ImageSet(*(part[:images] for part in test))
+    digits = ar.load_images(data)
+    test = digits.test.first(images)
     was = {"float_bits_per_pixel": ar.bits_per_pixel(model, test)}
     model.load_state_dict(unpack(header, payload))
-    header["score"] = {"data": data, "images": len(test.images), "bits_per_pixel": ar.bits_per_pixel(model, test)} | was
+    header["score"] = {"data": digits.name, "images": len(test.images), "bits_per_pixel": ar.bits_per_pixel(model, test)} | was
     write(out, {"header": header, "payload": base64.b64encode(payload).decode()}, BEFORE)
     return header
 

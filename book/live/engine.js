@@ -173,10 +173,10 @@ class PixelTransformer {
     if (picture.predicted > slot) return logits;
     const { x, normed } = this.room;
     this.embed(picture, slot, x);
-    if (this.weights["stem_mlp.norm.weight"]) this.mlp("stem_mlp", x);
+    if (this.weights["trunk.stem_mlp.norm.weight"]) this.mlp("trunk.stem_mlp", x);
     for (let block = 0; block < depth; block++) {
-      this.attend(`blocks.${block}`, picture.keys[block], picture.values[block], slot, x);
-      this.mlp(`blocks.${block}.mlp`, x);
+      this.attend(`trunk.blocks.${block}`, picture.keys[block], picture.values[block], slot, x);
+      this.mlp(`trunk.blocks.${block}.mlp`, x);
     }
     layerNorm(x, this.weights["norm.weight"], this.weights["norm.bias"], normed);
     linear(this.weights["output.weight"], this.weights["output.bias"], normed, logits);
@@ -193,18 +193,18 @@ class PixelTransformer {
       for (let i = 0; i < width; i++) x[i] += table[index * width + i];
     };
     x.fill(0);
-    if (slot === 0) add("class_embedding.weight", picture.label);
+    if (slot === 0) add("trunk.class_embedding.weight", picture.label);
     else {
       this.neighbours.forEach(([down, right], index) => {
         const previous = down === 0 && right === -1; // the pixel just before, on the row above if need be
         const inside = row + down >= 0 && column + right >= 0 && column + right < size;
         const token = previous || inside ? picture.tokens[slot + down * size + right] : levels; // levels: outside
-        add("stem.token_embedding.weight", index * (levels + 1) + token);
+        add("trunk.stem.token_embedding.weight", index * (levels + 1) + token);
       });
     }
     if (positions === "learned_2d") {
-      add("row_embedding.weight", row);
-      add("col_embedding.weight", column);
+      add("trunk.row_embedding.weight", row);
+      add("trunk.col_embedding.weight", column);
     }
   }
 
