@@ -189,6 +189,8 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.name in ("lenet5", "all"):  # the classifier has no steps, and those of all would differ
         check_agreement(f"--steps must not be given for {arguments.name}", arguments.steps is None, arguments.steps)
     names = [*recipes.RECIPES, "lenet5"] if arguments.name == "all" else [arguments.name]
+    if len(names) > 1 and arguments.device == "cpu":
+        names.remove("transformer_full")  # days; it is seven minutes of a large GPU
     changes = {name: getattr(arguments, name) for name in ("steps", "seed") if getattr(arguments, name) is not None}
     configs = {name: dataclasses.replace(recipes.RECIPES[name].config, **changes) for name in names if name != "lenet5"}
     digits, out = data.load_images(arguments.data), Path(arguments.out)

@@ -36,12 +36,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence]) -> Table:
 
     Args:
         heads: the columns' names.
-        rows: one sequence for each row, of strings or whatever becomes one.
+        rows: one sequence for each row, as long as heads; entries become strings.
     """
     rows = [list(map(str, row)) for row in rows]
     for row in rows:
         check_agreement(f"rows must have {len(heads)} entries, as heads has", len(row) == len(heads), len(row))
-    head, *lines = (f"| {' | '.join(row)} |" for row in [list(heads), *rows])
+    head, *lines = (f"| {' | '.join(row)} |" for row in [list(map(str, heads)), *rows])
     return Table("\n".join([head, "|:--" + "|--:" * (len(heads) - 1) + "|", *lines]))
 
 

@@ -42,7 +42,11 @@ TRANSFORMER = TrainConfig(
     clip=1.0,
     arithmetic="bfloat16",
 )
+FULL = replace(TRANSFORMER, steps=22_150, batch_size=128, warmup=0.05, shift=1, average=0.999)  # for a GPU
 SMALL = replace(TRANSFORMER, steps=2_000)
+
+
+WIDE = {"width": 192, "depth": 5, "heads": 6, "dropout": 0.1}
 
 
 def patches(height: int, width: int, independent: bool = False) -> Recipe:
@@ -55,6 +59,7 @@ RECIPES = {
     "positional_mlp": Recipe(PositionalMLP, {}, WINDOWS, MLP),
     "conditional_mlp": Recipe(ConditionalMLP, {}, WINDOWS, MLP),
     "transformer": Recipe(PixelTransformer, {}, IMAGES, TRANSFORMER),
+    "transformer_full": Recipe(PixelTransformer, WIDE, IMAGES, FULL),
     "transformer_small": Recipe(PixelTransformer, {"width": 80, "depth": 3}, IMAGES, SMALL),
     "patch_1x2": patches(1, 2),
     "patch_2x2": patches(2, 2),

@@ -17,14 +17,23 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from .checks import check_at_least, check_batch_size, check_between, check_choice, check_dataset, check_positive
+from .checks import (
+    check_agreement,
+    check_at_least,
+    check_batch_size,
+    check_between,
+    check_choice,
+    check_dataset,
+    check_positive,
+)
 from .data import ImageSet, full_or_quick, quick_mode
 from .scoring import bits_per_pixel
 
-QUICK_STEPS, QUICK_BATCH, QUICK_IMAGES = 10, 32, 8
+QUICK_STEPS, QUICK_BATCH, QUICK_IMAGES = 10, 4, 2
 VAL_IMAGES = 500
 
 
@@ -42,6 +51,10 @@ class TrainConfig:
         clip: the norm above which a gradient is scaled down, above 0: a wild step can kill a ReLU for good.
         muon_rate: the peak rate of Muon (Jordan et al., 2024), which then trains the matrices of all linear layers but
             the last; None leaves them to AdamW.
+        shift: each image of a batch is moved at random by up to so many pixels along rows and columns, black coming in;
+            not in the last fifth of the steps, so that a run ends on images as they are. For whole images only.
+        average: how much of the running average of the weights stays at each step, between 0 and 1; the averages are
+            then what is validated and kept (Polyak and Juditsky, 1992). None keeps the last weights.
         arithmetic: "float32", or "bfloat16" for torch's autocast, which on some processors and most GPUs is faster.
         seed: decides the order of the data and what dropout drops; the model's first weights are the caller's.
     """
@@ -53,6 +66,8 @@ class TrainConfig:
     warmup: float = 0.25
     clip: float = 0.5
     muon_rate: float | None = None
+    shift: int = 0
+    average: float | None = None
     arithmetic: str = "float32"
     seed: int = 0
 
@@ -61,8 +76,10 @@ class TrainConfig:
         check_positive(learning_rate=self.learning_rate, clip=self.clip)
         if self.muon_rate is not None:
             check_positive(muon_rate=self.muon_rate)
-        check_at_least(0, weight_decay=self.weight_decay)
+        check_at_least(0, weight_decay=self.weight_decay, shift=self.shift)
         check_between(0, 1, warmup=self.warmup)
+        if self.average is not None:
+            check_between(0, 1, average=self.average)
         check_choice("arithmetic", self.arithmetic, ("float32", "bfloat16"))
 
 
@@ -163,13 +180,18 @@ def fit(
     arithmetic = full_or_quick(config.arithmetic, "float32")  # some processors take ages over bfloat16
     val = None if val is None else val.first(full_or_quick(VAL_IMAGES, QUICK_IMAGES))
     check_dataset(model, dataset)
+    whole = not config.shift or not hasattr(dataset, "context_length")
+    check_agreement("shift must be 0 where the data are context windows", whole, config.shift)
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bfloat16")
     optimizers = _optimizers(model, config)
-    history, start = History(), 0
+    history, start, averaged, kept = History(), 0, None, model
+    if config.average is not None:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+        kept = averaged.module
     run = None if resume is None else describe_run(model, config, dataset)
     if resume is not None and Path(resume).exists():
-        start, history = _load_state(Path(resume), model, optimizers, run)
+        start, history = _load_state(Path(resume), model, averaged, optimizers, run)
         if not quiet:
             print(f"Going on from step {start} of {steps}, kept in {resume}.")
     schedulers = [_one_cycle(optimizer, steps, config.warmup, start) for optimizer in optimizers]
@@ -188,6 +210,8 @@ def fit(
             torch.manual_seed(config.seed + step)  # dropout depends on the step alone, as the batches do
             inputs = [None if x is None else x.to(device, non_blocking=True) for x in inputs]
             target = target.to(device, non_blocking=True)
+            if config.shift and step <= 0.8 * steps:
+                inputs[0] = target = shifted(target, config.shift, config.seed + step)
             with autocast:
                 logits = model(*inputs)
             losses = F.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
@@ -198,6 +222,8 @@ def fit(
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 optimizer.step()
                 scheduler.step()
+            if averaged is not None:
+                averaged.update_parameters(model)
             loss_sum += loss.detach()
             if step == start + 5:  # the first steps are slow: threads start, memory is fetched
                 settled = time.perf_counter()
@@ -214,15 +240,25 @@ def fit(
                 if val is not None:
                     history.val_steps.append(step)
                     with autocast:
-                        history.val_bits.append(bits_per_pixel(model, val))
+                        history.val_bits.append(bits_per_pixel(kept, val))
                 history.seconds = before + time.perf_counter() - began
                 if not quiet:
                     bar.write(_line(step, steps, history), sys.stdout)
             if resume is not None:
                 history.seconds = before + time.perf_counter() - began
-                _save_state(Path(resume), model, optimizers, run, step, history)
+                _save_state(Path(resume), model, averaged, optimizers, run, step, history)
+    model.load_state_dict(kept.state_dict())
     model.eval()
     return history
+
+
+def shifted(tokens: Tensor, pixels: int, seed: int) -> Tensor:
+    """Square images (B, N), each moved at random by up to so many pixels along rows and columns; token 0 comes in."""
+    side = math.isqrt(tokens.shape[1])
+    padded = F.pad(tokens.view(-1, side, side), (pixels,) * 4)
+    windows = padded.unfold(1, side, 1).unfold(2, side, 1)  # (B, 2 pixels + 1, 2 pixels + 1, side, side)
+    moves = torch.randint(2 * pixels + 1, (2, len(tokens)), generator=torch.Generator().manual_seed(seed))
+    return windows[torch.arange(len(tokens)), *moves].flatten(1)
 
 
 def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -306,8 +342,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise OSError(f"{path} is damaged or no safetensors file ({error}): delete it, or fetch it again") from error
 
 
-def _save_state(path, model, optimizers, run, step, history) -> None:
+def _save_state(path, model, averaged, optimizers, run, step, history) -> None:
     tensors = {f"model/{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if averaged is not None:
+        tensors |= {f"average/{name}": tensor.contiguous() for name, tensor in averaged.state_dict().items()}
     for optimizer in optimizers:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{type(optimizer).__name__}/{index}/{key}": value for key, value in state.items()}
@@ -315,12 +353,14 @@ def _save_state(path, model, optimizers, run, step, history) -> None:
     write_tensors(path, tensors, {"state": json.dumps(state)})
 
 
-def _load_state(path, model, optimizers, run) -> tuple[int, History]:
+def _load_state(path, model, averaged, optimizers, run) -> tuple[int, History]:
     tensors, metadata = read_tensors(path)
     state = json.loads(metadata.get("state", "{}"))
     if state.get("run") != run:
         raise ValueError(f"resume={str(path)!r} is the state of another run: {state.get('run')}, not {run}")
-    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+    for prefix, owner in (("model/", model), ("average/", averaged)):
+        if owner is not None:
+            owner.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     for optimizer in optimizers:
         moments = {}
         for key, value in tensors.items():

@@ -325,7 +325,7 @@ def test_train_leaves_weights_and_card_and_nothing_else(command, tmp_path):
     assert card["history"]["train_steps"]
     assert (
         out.splitlines()[-1]
-        == f"one_hot_mlp: {card['scores']['test_bits_per_pixel']:.4f} bits per pixel on 8 test images"
+        == f"one_hot_mlp: {card['scores']['test_bits_per_pixel']:.4f} bits per pixel on 2 test images"
     )
 
 

@@ -165,5 +165,5 @@ def test_a_chapter_has_the_book_s_anatomy(path):
 def test_every_shipped_checkpoint_is_what_a_chapter_trains():
     stored = "".join(text for path in book.NOTEBOOKS for cell in book.read(path).cells for text in texts(cell))
     loaded = re.findall(r"Loaded the shipped weights of (\w+)", stored)
-    small = "transformer_small"  # the same chapter's model for the browser
-    assert sorted(loaded) == sorted(path.stem for path in book.CARDS.glob("*.json") if path.stem != small)
+    others = {"transformer_small", "transformer_full"}  # for the browser, and for the best drawings
+    assert set(loaded) == {path.stem for path in book.CARDS.glob("*.json")} - others

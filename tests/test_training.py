@@ -237,6 +237,8 @@ def test_quick_mode_takes_a_few_steps_whatever_the_recipe_says(monkeypatch):
         ("clip", 0),
         ("clip", math.nan),
         ("muon_rate", 0),
+        ("shift", -1),
+        ("average", 1),
         ("arithmetic", "float16"),
     ],
 )
@@ -399,6 +401,65 @@ def test_muon_takes_the_hidden_matrices_and_adamw_all_else(model_class):
     assert sorted(owned["Muon"]) == sorted(hidden)
     (alone,) = training._optimizers(model, CONFIG)
     assert len(alone.param_groups[0]["params"]) == len(names)
+
+
+SHIFTED = replace(CONFIG, steps=40, shift=1, average=0.9)
+
+
+def test_a_run_with_shifts_and_averages_resumes_to_the_same_bits(tmp_path):
+    path = tmp_path / "state.safetensors"
+    whole, history = run(config=SHIFTED, model_class=ar.PixelTransformer)
+    with interrupted_at(20):
+        run(path, config=SHIFTED, model_class=ar.PixelTransformer)
+    again, again_history = run(path, config=SHIFTED, model_class=ar.PixelTransformer)
+    assert same_weights(again, whole)
+    assert again_history == history
+    for other in ({"shift": 0}, {"average": None}, {"average": 0.5}):
+        assert not same_weights(run(config=replace(SHIFTED, **other), model_class=ar.PixelTransformer)[0], whole)
+
+
+def test_the_averages_are_those_of_the_definition():
+    """After the first step the average is that step's weights; then it moves a tenth of the way at each."""
+    expected = None
+    for steps in (1, 2, 3):  # a schedule of its own for each: only its first steps may be compared
+        model, plain = build(dropout=0.0), build(dropout=0.0)
+        config = replace(CONFIG, steps=steps, average=0.9, learning_rate=1e-4)
+        ar.fit(model, windows(model), config)
+        seen = []
+        step = torch.optim.AdamW.step
+
+        def note(self, *arguments, step=step, seen=seen, plain=plain, **options):
+            result = step(self, *arguments, **options)
+            seen.append([parameter.detach().clone() for parameter in plain.parameters()])
+            return result
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", note)
+            ar.fit(plain, windows(plain), replace(config, average=None))
+        expected = seen[0]
+        for weights in seen[1:]:
+            expected = [0.9 * old + 0.1 * new for old, new in zip(expected, weights, strict=True)]
+        for parameter, mean in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter, mean, rtol=1e-5, atol=1e-7)
+
+
+def test_shifted_images_are_the_images_moved_by_up_to_that_many_pixels():
+    images = torch.randint(1, 5, (300, 16), generator=torch.Generator().manual_seed(0))
+    moved = training.shifted(images, 1, seed=3)
+    assert torch.equal(moved, training.shifted(images, 1, seed=3))
+    assert not torch.equal(moved, training.shifted(images, 1, seed=4))
+    found = set()
+    for before, after in zip(images.view(-1, 4, 4), moved.view(-1, 4, 4), strict=True):
+        padded = torch.nn.functional.pad(before, (1, 1, 1, 1))
+        fits = [(r, c) for r in range(3) for c in range(3) if torch.equal(padded[r : r + 4, c : c + 4], after)]
+        assert len(fits) == 1
+        found |= set(fits)
+    assert len(found) == 9
+
+
+def test_windows_are_not_shifted():
+    with pytest.raises(ValueError, match="shift must be 0 where the data are context windows, not 1"):
+        run(config=SHIFTED)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, never_stopped):

@@ -95,7 +95,11 @@ def export(checkpoint: Path, out: Path, data: str, images: int | None) -> dict:
     test = digits.test.first(images)
     was = {"float_bits_per_pixel": ar.bits_per_pixel(model, test)}
     model.load_state_dict(unpack(header, payload))
-    header["score"] = {"data": digits.name, "images": len(test.images), "bits_per_pixel": ar.bits_per_pixel(model, test)} | was
+    header["score"] = {
+        "data": digits.name,
+        "images": len(test.images),
+        "bits_per_pixel": ar.bits_per_pixel(model, test),
+    } | was
     write(out, {"header": header, "payload": base64.b64encode(payload).decode()}, BEFORE)
     return header
 
