@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from . import models
 from .checks import check_choice, check_ending
 from .data import ImageSet, quick_mode, user_cache
-from .plots import Table, table
+from .plots import table
 from .recipes import RECIPES
 from .scoring import fingerprint
 from .training import (
@@ -167,7 +167,7 @@ def _why_train(name: str, model: nn.Module, dataset: Dataset, config: TrainConfi
     return None
 
 
-def model_table(*names: str) -> Table:
+def model_table(*names: str) -> str:
     """The book's cumulative table, in Markdown, from the cards: parameters, test bits per pixel, time."""
     heads = ["model", "parameters", "test bits per pixel", "training", "per image"]
     rows = []

@@ -31,7 +31,7 @@ class Table(str):
         return str(self)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence]) -> Table:
+def table(heads: Sequence, rows: Iterable[Sequence]) -> str:
     """A table in Markdown: the first column to the left, all others, the numbers, to the right.
 
     Args:

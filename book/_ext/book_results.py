@@ -63,7 +63,7 @@ class Records(SphinxDirective):
     def by_chapter(self, records):
         return sorted(filter(self.chapter, records), key=self.chapter)
 
-    def name(self, record):
+    def linked_name(self, record):
         """The record's name, linked to its chapter if it has one."""
         name, page = nodes.literal("", record.get("name", DASH)), self.chapter(record)
         if page is None:
@@ -97,7 +97,7 @@ class RecordTable(Records):
 
     def cell(self, record, key, form):
         if key == "name":
-            return self.name(record)
+            return self.linked_name(record)
         if key == "chapter":
             return str(int(self.chapter(record)[10:12]))
         return show(value(record, key), form)
@@ -128,7 +128,7 @@ class Ladder(Records):
             image = nodes.image("", uri=f"/book/_static/samples/{picture.name}")
             image["alt"] = f"A grid of digits drawn by {card['class']}"
             score = show(value(card, "scores.test_bits_per_pixel"), "{:.3f}")
-            caption = nodes.caption("", "", self.name(card), nodes.Text(f": {score} bits per pixel"))
+            caption = nodes.caption("", "", self.linked_name(card), nodes.Text(f": {score} bits per pixel"))
             ladder += nodes.figure("", image, caption)
         return [ladder] if ladder.children else []
 
