@@ -108,38 +108,33 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"images must lie in [0, 1] when they are floating point, not {images[bad][0].item()}")
 
 
-def check_token_values(tokens: Tensor, num_levels: int | None = None) -> None:
-    """Raise unless tokens of any shape are integers, not negative and below num_levels."""
-    if not is_integer(tokens):
-        raise TypeError(f"tokens must be integers, not {tokens.dtype}")
-    bad = outside(tokens, math.inf if num_levels is None else num_levels - 1)
+def check_integers(name: str, values: Tensor, highest: float) -> None:
+    """Raise unless these are the integers of a tensor, from 0 to the highest allowed."""
+    if not is_integer(values):
+        raise TypeError(f"{name} must be a tensor of integers, not {getattr(values, 'dtype', type(values).__name__)}")
+    bad = outside(values, highest)
     if bad is not None:
-        allowed = "0 on" if num_levels is None else f"0 to {num_levels - 1}"
-        raise ValueError(f"tokens must be from {allowed}, not {bad}")
-
-
-def check_token_rows(tokens: Tensor, labels: Tensor | None) -> None:
-    """Raise unless tokens have shape (M, N) and labels, where there are any, are M integers."""
-    if tokens.dim() != 2 or tokens.shape[1] < 1:
-        raise ValueError(f"tokens must have shape (M, N), a row an image, not {tuple(tokens.shape)}; flatten(1) them")
-    if labels is None:
-        return
-    if not is_integer(labels):
-        raise TypeError(f"labels must be integers, not {labels.dtype}")
-    if labels.shape != tokens.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(tokens)},), one for each image, not {tuple(labels.shape)}")
+        allowed = f"from 0 to {highest}" if math.isfinite(highest) else "from 0 on"
+        raise ValueError(f"{name} must be {allowed}, not {bad}")
 
 
 def check_tokens(name: str, tokens: Tensor, num_levels: int, min_pixels: int, max_pixels: int) -> None:
     """Raise unless tokens are integers from 0 to num_levels - 1 of shape (B, t), min_pixels <= t <= max_pixels."""
-    if not is_integer(tokens):
-        raise TypeError(f"{name} must be a tensor of integers, not {getattr(tokens, 'dtype', type(tokens).__name__)}")
+    check_integers(name, tokens, num_levels - 1)
     if tokens.dim() != 2 or not min_pixels <= tokens.shape[1] <= max_pixels:
         wanted = f"(B, {max_pixels})" if min_pixels == max_pixels else f"(B, t), t from {min_pixels} to {max_pixels}"
         raise ValueError(f"{name} must have shape {wanted}, not {tuple(tokens.shape)}")
-    bad = outside(tokens, num_levels - 1)
-    if bad is not None:
-        raise ValueError(f"{name} must hold levels from 0 to {num_levels - 1}, not {bad}")
+
+
+def check_image_rows(tokens: Tensor, labels: Tensor | None, highest: float) -> None:
+    """Raise unless tokens are integers of shape (M, N) up to the highest and labels, if there are any, M integers."""
+    check_integers("tokens", tokens, highest)
+    if tokens.dim() != 2 or tokens.shape[1] < 1:
+        raise ValueError(f"tokens must have shape (M, N), a row an image, not {tuple(tokens.shape)}; flatten(1) them")
+    if labels is not None:
+        check_integers("labels", labels, math.inf)
+        words = f"({len(tokens)},), one for each image"
+        check_shape("labels", labels, tuple(tokens.shape[:1]), words=words)
 
 
 def check_labels(labels: Tensor | None, num_classes: int, batch_size: int) -> None:
@@ -150,13 +145,8 @@ def check_labels(labels: Tensor | None, num_classes: int, batch_size: int) -> No
         return
     if labels is None:
         raise ValueError(f"labels must be given: this model is conditional (num_classes={num_classes})")
-    if not is_integer(labels):
-        raise TypeError(f"labels must be a tensor of integers, not {getattr(labels, 'dtype', type(labels).__name__)}")
-    if labels.shape != (batch_size,):
-        raise ValueError(f"labels must have shape ({batch_size},), one for each image, not {tuple(labels.shape)}")
-    bad = outside(labels, num_classes - 1)
-    if bad is not None:
-        raise ValueError(f"labels must be from 0 to {num_classes - 1}, not {bad}")
+    check_integers("labels", labels, num_classes - 1)
+    check_shape("labels", labels, (batch_size,), words=f"({batch_size},), one for each image")
 
 
 def check_cache(cache, prefix: Tensor) -> None:

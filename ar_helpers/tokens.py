@@ -1,5 +1,7 @@
 """Images as rows of tokens: quantization, and the data sets that models learn from."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,12 +9,12 @@ from torch.utils.data import Dataset
 
 from .checks import (
     check_at_least,
+    check_image_rows,
     check_images,
     check_index,
+    check_integers,
     check_num_levels,
     check_share,
-    check_token_rows,
-    check_token_values,
 )
 
 
@@ -39,7 +41,7 @@ def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
     """Return the centre of each token's bin: grey values (t + 0.5) / K between 0 and 1, float32, of the same shape."""
     check_num_levels(num_levels)
     tokens = torch.as_tensor(tokens)
-    check_token_values(tokens, num_levels)
+    check_integers("tokens", tokens, num_levels - 1)
     return (tokens.float() + 0.5) / num_levels
 
 
@@ -63,8 +65,7 @@ class ContextWindows(Dataset):
         check_num_levels(num_levels)
         tokens = torch.as_tensor(tokens)
         labels = None if labels is None else torch.as_tensor(labels)
-        check_token_rows(tokens, labels)
-        check_token_values(tokens, num_levels)
+        check_image_rows(tokens, labels, num_levels - 1)
         check_at_least(1, context_length=context_length)
         smallest = torch.uint8 if num_levels < 256 else torch.int16
         self.padded = F.pad(tokens.to(smallest), (context_length, 0), value=num_levels)  # (M, C + N)
@@ -141,8 +142,7 @@ class TokenImages(Dataset):
     def __init__(self, tokens: Tensor, labels: Tensor | None = None):
         self.tokens = torch.as_tensor(tokens)
         labels = None if labels is None else torch.as_tensor(labels)
-        check_token_rows(self.tokens, labels)
-        check_token_values(self.tokens)
+        check_image_rows(self.tokens, labels, math.inf)
         self.labels = None if labels is None else labels.long()
 
     def __len__(self) -> int:

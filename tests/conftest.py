@@ -17,6 +17,15 @@ CHROMIUM += ["--disable-background-networking", "--disable-component-update"]
 torch.set_num_threads(1)  # the models here are tiny, and pytest-xdist uses the other cores
 
 
+def pytest_terminal_summary(terminalreporter):
+    """How long the quick run of each chapter took."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    quick = sorted(text for report in reports for name, text in report.user_properties if name == "quick run")
+    if quick:
+        terminalreporter.write_sep("=", "quick runs of the chapters")
+        terminalreporter.write_line("\n".join(quick))
+
+
 @pytest.fixture
 def clean_environment(monkeypatch, tmp_path):
     """No test sees the user's settings, data, cache or proxy."""

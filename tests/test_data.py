@@ -111,7 +111,7 @@ def test_dequantize_refuses_what_is_no_token():
         ar.dequantize(torch.tensor([0, 16]), 16)
     with pytest.raises(ValueError, match="tokens must be from 0 to 15, not -1"):
         ar.dequantize(torch.tensor([-1, 3]), 16)
-    with pytest.raises(TypeError, match=r"tokens must be integers, not torch\.float32"):
+    with pytest.raises(TypeError, match=r"tokens must be a tensor of integers, not torch\.float32"):
         ar.dequantize(torch.zeros(3), 16)
 
 
@@ -201,14 +201,14 @@ def test_context_windows_name_what_is_wrong():
         ar.ContextWindows(tokens, context_length=2, num_levels=3)
     with pytest.raises(ValueError, match="num_levels must be from 2 to 256, not 257"):
         ar.ContextWindows(tokens, context_length=2, num_levels=257)
-    with pytest.raises(TypeError, match="tokens must be integers"):
+    with pytest.raises(TypeError, match="tokens must be a tensor of integers"):
         ar.ContextWindows(tokens.float(), **good)
     for shape in ((3, 2, 3), (18,), (3, 0)):
         with pytest.raises(ValueError, match=r"tokens must have shape \(M, N\)"):
             ar.ContextWindows(torch.zeros(shape, dtype=torch.long), **good)
     with pytest.raises(ValueError, match=r"labels must have shape \(3,\).*not \(2,\)"):
         ar.ContextWindows(tokens, torch.tensor([1, 2]), **good)
-    with pytest.raises(TypeError, match="labels must be integers"):
+    with pytest.raises(TypeError, match="labels must be a tensor of integers"):
         ar.ContextWindows(tokens, torch.zeros(3), **good)
 
 
@@ -286,7 +286,7 @@ def test_token_images_are_whole_images_in_order(labels):
 
 def test_token_images_name_what_is_wrong():
     tokens = random_tokens(4)
-    with pytest.raises(TypeError, match="tokens must be integers"):
+    with pytest.raises(TypeError, match="tokens must be a tensor of integers"):
         ar.TokenImages(tokens.float())
     with pytest.raises(ValueError, match="tokens must be from 0 on, not -1"):
         ar.TokenImages(tokens.long() - 1 - tokens.min())

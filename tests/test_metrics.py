@@ -78,7 +78,7 @@ def test_bad_input_is_named():
     tokens, labels = torch.zeros(2, 784, dtype=torch.long), torch.tensor([1, 2])
     for change, error, message in (
         ({"tokens": tokens[:, :9]}, ValueError, r"tokens must have shape \(B, 784\), not \(2, 9\)"),
-        ({"tokens": tokens + 16}, ValueError, "tokens must hold levels from 0 to 15, not 16"),
+        ({"tokens": tokens + 16}, ValueError, "tokens must be from 0 to 15, not 16"),
         ({"tokens": tokens.float()}, TypeError, "tokens must be a tensor of integers"),
         ({"labels": labels + 8}, ValueError, "labels must be from 0 to 9, not 10"),
         ({"labels": labels[:1]}, ValueError, "labels must have shape"),

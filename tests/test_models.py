@@ -249,7 +249,7 @@ def test_a_token_outside_the_levels_is_named(model_class):
     for name, method, tokens in both(model):
         for bad in (-1, 3, 255):  # 3 is the start token: no image holds it
             tokens[1, 2] = bad
-            with pytest.raises(ValueError, match=f"{name} must hold levels from 0 to 2, not {bad}"):
+            with pytest.raises(ValueError, match=f"{name} must be from 0 to 2, not {bad}"):
                 method(tokens, labels_for(model, 5))
 
 

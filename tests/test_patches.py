@@ -162,7 +162,7 @@ def test_bad_tokens_and_labels_are_named():
     model = build((2, 2))
     tokens, labels = some(model)
     for bad in (-1, 3):
-        with pytest.raises(ValueError, match=f"must hold levels from 0 to 2, not {bad}"):
+        with pytest.raises(ValueError, match=f"must be from 0 to 2, not {bad}"):
             model.image_logits(tokens.clamp(max=1).index_fill(1, torch.tensor([7]), bad), labels)
     with pytest.raises(ValueError, match=r"tokens must have shape \(B, 16\), not \(5, 15\)"):
         model.image_logits(tokens[:, 1:], labels)

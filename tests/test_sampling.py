@@ -302,8 +302,8 @@ def test_one_image_is_drawn_when_nothing_is_said():
 @pytest.mark.parametrize(
     ("prompt", "error", "message"),
     [
-        (torch.tensor([0, 3]), ValueError, "prompt must hold levels from 0 to 2, not 3"),  # the start token
-        (torch.tensor([0, -1]), ValueError, "prompt must hold levels from 0 to 2, not -1"),
+        (torch.tensor([0, 3]), ValueError, "prompt must be from 0 to 2, not 3"),  # the start token
+        (torch.tensor([0, -1]), ValueError, "prompt must be from 0 to 2, not -1"),
         (torch.zeros(9, dtype=torch.long), ValueError, r"prompt must have shape .*t from 0 to 8, not \(1, 9\)"),
         (torch.zeros(2, 2, 2, dtype=torch.long), ValueError, r"prompt must have shape .*not \(2, 2, 2\)"),
         (torch.tensor(1), ValueError, r"prompt must have shape .*not \(\)"),
@@ -476,7 +476,7 @@ def test_one_particle_draws_from_left_to_right_as_generate_does():
     [
         ({"known": torch.ones(9)}, TypeError, r"known must be a tensor of bool, not torch\.float32"),
         ({"known": torch.ones(4, dtype=torch.bool)}, ValueError, r"known must have shape \(9,\), not \(4,\)"),
-        ({"tokens": torch.full((9,), 3)}, ValueError, "tokens must hold levels from 0 to 2, not 3"),
+        ({"tokens": torch.full((9,), 3)}, ValueError, "tokens must be from 0 to 2, not 3"),
         ({"tokens": torch.zeros(9)}, TypeError, "tokens must be a tensor of integers"),
         ({"particles": 0}, ValueError, "particles must be at least 1, not 0"),
         ({"label": 4}, ValueError, "labels must be from 0 to 3, not 4"),
