@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import ar_helpers as ar
-from ar_helpers.models import WindowModel, mlp
+from ar_helpers.models.windows import WindowModel, mlp
 from ar_helpers.recipes import RECIPES
 
 SIDE = 28

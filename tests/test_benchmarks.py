@@ -29,7 +29,7 @@ def test_a_quick_run_prints_its_table_and_writes_nothing(name):
         timeout=60,
     )
     assert run.returncode == 0, run.stderr
-    assert "times better" in run.stdout
+    assert "Better by" in run.stdout
     assert run.stdout.endswith("nothing was written.\n")
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()} == before
 
