@@ -26,7 +26,7 @@ def test_a_quick_run_prints_its_table_and_writes_nothing(name):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=180,
     )
     assert run.returncode == 0, run.stderr
     assert "Better by" in run.stdout
