@@ -3,7 +3,6 @@
 import ast
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,13 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import book  # noqa: E402
 
+NBVAL = """
+import resource, sys, pytest
+code = pytest.main(sys.argv[1:])
+kernel = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(kernel.ru_utime + kernel.ru_stime)
+sys.exit(code)
+"""
 NOTEBOOKS = pytest.mark.parametrize("path", book.NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -44,7 +50,10 @@ def wheel(tmp_path_factory):
 
 @NOTEBOOKS
 def test_runs_from_an_empty_folder_with_the_wheel_alone(path, wheel, tmp_path, record_property):
-    """The processor time that it takes is printed at the end of the tests: at most 25 s on a quiet machine."""
+    """The processor time that its kernel takes is printed at the end of the tests: at most 25 s on a quiet machine.
+
+    Starting nbval takes some five seconds more, whatever it runs.
+    """
     shutil.copy(path, tmp_path)
     environment = os.environ | {"AR_QUICK": "1", "PYTHONPATH": str(wheel), "XDG_CACHE_HOME": str(wheel / "cache")}
     environment["OMP_NUM_THREADS"] = "1"  # the other tests need a core as well, and threads that wait for one burn it
@@ -52,14 +61,11 @@ def test_runs_from_an_empty_folder_with_the_wheel_alone(path, wheel, tmp_path, r
     where = "import ar_helpers; print(ar_helpers.__file__)"
     found = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert found.stdout.startswith(str(wheel)), found.stderr
-    nbval = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", tmp_path]
-    nbval += ["--nbval-lax", "--nbval-current-env", path.name]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", tmp_path, "--nbval-lax"]
+    nbval = [sys.executable, "-c", NBVAL, *options, "--nbval-current-env", path.name]
     run = subprocess.run(nbval, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    record_property("quick run", f"{path.stem}: {spent:.1f} s of one core")
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    record_property("quick run", f"{path.stem}: {float(run.stdout.split()[-1]):.1f} s of one core")
     assert " passed" in run.stdout
     assert os.listdir(tmp_path) == [path.name]  # it left nothing behind
 
