@@ -33,7 +33,7 @@ train: .venv/test  ## train the shipped checkpoints anew (some two hours; may be
 	$(BIN)/python -m ar_helpers train all --out ar_helpers/checkpoints
 	$(BIN)/python tools/book.py samples
 
-bench: .venv/test  ## measure how fast it all is (a quarter of an hour), or with QUICK=1 only try the benchmarks
+bench: .venv/test  ## measure how fast it all is (twenty minutes), or with QUICK=1 only try the benchmarks
 	$(BIN)/python benchmarks/data.py $(if $(QUICK),--quick)
 	$(BIN)/python benchmarks/training.py $(if $(QUICK),--quick)
 	$(BIN)/python benchmarks/generation.py $(if $(QUICK),--quick)

@@ -2,7 +2,7 @@
 
     python benchmarks/generation.py [--quick]
 
-Writes results/generation.json. About four minutes on two cores.
+Writes results/generation.json. About ten minutes on two cores.
 
 1. The class-conditional MLP: one digit at a time in the plain loop that one writes at first, and many by `generate`.
 2. The transformer without its cache, so that each pixel costs a pass over all those before it, and with it. Without it
@@ -11,6 +11,7 @@ Writes results/generation.json. About four minutes on two cores.
    with all, and the better counts; with its cache it is drawn by one thread, as `generate` decides.
 3. The transformer of Katharopoulos et al. (2020), arXiv 2006.16236: 256 levels, 8 layers, 8 heads, width 256. Only its
    speed is measured, so it is left untrained.
+4. Every shipped model, a hundred digits together and one alone.
 
 All times are for one digit. Where bfloat16 is faster on this machine, the first two are measured under its autocast too
 (but not with the cache, which is slower for it).
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 
 import ar_helpers as ar
+from ar_helpers import recipes
 from ar_helpers.training import bfloat16_is_faster
 
 
@@ -82,6 +84,7 @@ def main() -> None:
         published = ar.PixelTransformer(num_levels=256, num_classes=0, width=256, depth=8, heads=8, stem=False)
         batches = {"mlp": (1, 100, 1000), "anew": (1, 4, 16, 64)}
         batches |= {"cache": (1, 16, 100, 256), "published": (1, 32, 128)}
+    shipped = {name: ar.load_pretrained(name) for name in (["patch_4x4"] if quick else recipes.RECIPES)}
     for model in (mlp, transformer, published):
         model.eval()
     plain_loop(mlp, 0)  # the first time is slow: threads start, memory is fetched
@@ -126,12 +129,18 @@ def main() -> None:
         for size, seconds in each.items()
     ]
     heads = ["Way to draw", "Together", "Seconds a digit", "Milliseconds a pixel", "Digits per second"]
+    many = 2 if quick else 100
+    drawn = {name: (together(each, many), together(each, 1)) for name, each in shipped.items()}
+    heads_of_models = ["Model", "One of a hundred together", "One alone"]
+    rows_of_models = [
+        [name, *(f"{1000 * each:,.0f} ms" for each in times_of_one)] for name, times_of_one in drawn.items()
+    ]
     record = {
         "dtype": "float32, but where it says bfloat16",
         "threads": torch.get_num_threads(),
         "pixels_measured_without_cache": "one of each row of 28, the 15th, times 28",
         "ratios": ratios,
-        "tables": [{"heads": heads, "rows": rows}],
+        "tables": [{"heads": heads, "rows": rows}, {"heads": heads_of_models, "rows": rows_of_models}],
     }
     common.report("generation", record, quick)
 
