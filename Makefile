@@ -1,11 +1,22 @@
 # Everything runs inside .venv, which these commands make. Another Python: make test PYTHON=python3.12
 PYTHON ?= python3
 BIN = .venv/bin
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 .PHONY: book test lab execute mirror train bench live clean
 
-.venv/book: book/requirements.txt
-	$(PYTHON) -m venv .venv
+.venv/made:
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not Python 3.11 or newer: add one that is, as in make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	touch $@
+
+.venv/book: .venv/made book/requirements.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r book/requirements.txt
+	touch $@
+
+.venv/lab: .venv/made pyproject.toml
+	@echo "This downloads PyTorch and JupyterLab into .venv: on Linux up to 5.8 GB, with CUDA. No GPU? make lab CPU=1 takes a small build."
+	$(if $(CPU),$(BIN)/pip install -q --disable-pip-version-check torch torchvision --index-url https://download.pytorch.org/whl/cpu)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[lab]'
 	touch $@
 
 .venv/test: .venv/book pyproject.toml
@@ -20,7 +31,7 @@ test: .venv/test  ## everything that CI runs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/pytest -q -n 2 --dist loadfile --durations 8 tests
 
-lab: .venv/test  ## open the notebooks
+lab: .venv/lab  ## open the notebooks
 	$(BIN)/jupyter lab notebooks
 
 execute: .venv/test  ## run all notebooks, or NOTEBOOK=notebooks/..., and store their outputs

@@ -4,9 +4,9 @@ import ar_helpers as ar
 """
 
 from .cards import load_card, load_checkpoint, load_pretrained, model_table, save_checkpoint, train_or_load
-from .cli import read_picture
 from .data import Digits, ImageSet, claims, full_or_quick, load_images
 from .models import Cache, ConditionalMLP, OneHotMLP, PatchTransformer, PixelTransformer, PositionalMLP
+from .pictures import read_picture
 from .plots import animate, plot_history, show_images, show_maps, style, table
 from .sampling import Inpainted, Samples, complete, generate, inpaint, sampling_probabilities
 from .scoring import bits_per_pixel, label_beliefs, pixel_bits, prediction_maps

@@ -1,7 +1,6 @@
 """Checkpoints and their cards: the weights that ship with the package, and the record of how they came about."""
 
 import json
-import os
 import platform
 import zlib
 from dataclasses import asdict
@@ -12,8 +11,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from . import models
-from .checks import check_choice, check_ending
-from .data import ImageSet, quick_mode, user_cache
+from .checks import check_choice, check_ending, check_finite
+from .data import ImageSet, quick_mode, switched_on, user_cache
+from .files import read_tensors, write, write_tensors
 from .plots import table
 from .recipes import RECIPES
 from .scoring import fingerprint
@@ -25,8 +25,7 @@ from .training import (
     describe_run,
     duration,
     fit,
-    read_tensors,
-    write_tensors,
+    uncompiled,
 )
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -41,20 +40,17 @@ def save_checkpoint(path: str | Path, model: nn.Module, card: dict | None = None
         card: what to note about it (recipe, fingerprint, history, scores); None writes no card.
 
     Raises:
-        ValueError: path does not end in .safetensors.
+        ValueError: path does not end in .safetensors, or float16 cannot hold a weight.
         OSError: the folder cannot be written. Whatever fails, no half-written file is left.
     """
-    path = Path(path)
+    path, model = Path(path), uncompiled(model)
     check_ending(".safetensors", path)
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
+    check_finite("weights", tensors, "training went astray, or a number is beyond the 65,504 of float16")
+    card = None if card is None else (json.dumps(card, indent=1) + "\n").encode()
     write_tensors(path, tensors, {"model": json.dumps([type(model).__name__, model.config])})
     if card is not None:
-        aside = path.with_name(f".{path.stem}.json.part")
-        try:
-            aside.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-            os.replace(aside, path.with_suffix(".json"))
-        finally:
-            aside.unlink(missing_ok=True)
+        write(path.with_suffix(".json"), card)
 
 
 def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -72,7 +68,8 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> nn.Modu
         OSError: the file is damaged or cut short.
         ValueError: it holds no model of the book, or one of another class or size than `model`.
     """
-    path = Path(path)
+    path, given = Path(path), model
+    model = None if model is None else uncompiled(model)
     tensors, metadata = read_tensors(path)
     class_name, config = json.loads(metadata.get("model", "[null, null]"))
     if model is None:
@@ -83,11 +80,13 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> nn.Modu
         raise ValueError(
             f"{path} holds a {class_name} with {config}, but model is a {type(model).__name__} with {model.config}"
         )
+    check_finite(f"the weights in {path}", tensors, "its training went astray")
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the model: {error}") from error
-    return model.eval()
+    model.eval()
+    return model if given is None else given
 
 
 def card_names() -> list[str]:
@@ -131,7 +130,7 @@ def train_or_load(
     """
     if quick_mode():
         return fit(model, dataset, config, val)
-    reason = _why_train(name, model, dataset, config, retrain or os.environ.get("AR_RETRAIN", "") not in ("", "0"))
+    reason = _why_train(name, model, dataset, config, retrain or switched_on("AR_RETRAIN"))
     if reason is None:
         card = load_card(name)
         print(f"Loaded the shipped weights of {name}, trained in {duration(card['history']['seconds'])} "
@@ -190,6 +189,7 @@ def hardware(device: str) -> str:
 
 def make_card(name: str, model: nn.Module, config: TrainConfig, dataset: Dataset, history: History, **measured) -> dict:
     """The record of a finished run: what was trained and how, what it gave, and what `measured` says of it."""
+    model = uncompiled(model)
     return {
         "name": name,
         "class": type(model).__name__,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -68,10 +69,52 @@ def check_choice(name: str, value: str, allowed: Sequence[str], of: str = "one o
         raise ValueError(f"{name} must be {of} {', '.join(allowed)}, not {value!r}")
 
 
+def whole_number(name: str, value) -> int:
+    """The value as an int. NumPy's integers and 2.0 are whole numbers, 2.5 and True are none."""
+    if isinstance(value, bool | str) or not _is_number(value) or value != int(value):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return int(value)
+
+
+def real_number(name: str, value) -> float:
+    """The value as a float, NumPy's among them."""
+    if isinstance(value, bool | str) or not _is_number(value, infinite=True):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
+def _is_number(value, infinite: bool = False) -> bool:
+    try:
+        return math.isfinite(value) or infinite
+    except (TypeError, ValueError):
+        return False
+
+
 def check_index(index: Tensor, size: int) -> None:
     """Raise IndexError unless all numbers are places of a sequence of this size, counted from either end."""
+    if not is_integer(index):
+        raise IndexError(f"index must be of integers, a slice or a mask of bool, not of {index.dtype}")
     if index.numel() and (index.max() >= size or index.min() < -size):
         raise IndexError(f"index must be from 0 to {size - 1}, not {index.tolist()}")
+
+
+def check_mask(mask: Tensor, size: int) -> None:
+    """Raise IndexError unless a mask says of each example whether it is meant."""
+    if mask.shape != (size,):
+        raise IndexError(f"index must have shape ({size},) as a mask, not {tuple(mask.shape)}")
+
+
+def check_path(name: str, path, others: Sequence[str]) -> None:
+    """Raise unless a path is that of a file or a folder that is there."""
+    if not Path(path).expanduser().exists():
+        raise ValueError(f"{name} must be {', '.join(others)} or the path of images, not {str(path)!r}")
+
+
+def check_content(path, found: tuple, wanted: tuple, of: str) -> None:
+    """Raise unless a file of images or labels holds as many as it should, of the right size."""
+    if found != wanted:
+        shapes = [" x ".join(map(str, shape)) for shape in (wanted, found)]
+        raise ValueError(f"{path} must hold {shapes[0]} bytes for the {of}, not {shapes[1]}: it is of another set")
 
 
 def check_ending(ending: str, path) -> None:
@@ -82,16 +125,19 @@ def check_ending(ending: str, path) -> None:
 
 def check_num_levels(num_levels: int) -> None:
     """Raise unless num_levels is an integer from 2 to 256."""
-    if isinstance(num_levels, bool) or not isinstance(num_levels, int):
+    if isinstance(num_levels, bool) or not hasattr(num_levels, "__index__"):
         raise TypeError(f"num_levels must be an int, not {num_levels!r}")
     check_range(2, 256, num_levels=num_levels)
 
 
-def check_sizes(config: dict, lowest: dict) -> None:
-    """Raise unless the numbers that size a model are at least the lowest of their name, 1 for those not named."""
+def check_sizes(config: dict, lowest: dict) -> dict:
+    """A model's arguments, plain numbers for NumPy's. Raise unless each is at least the lowest of its name, or 1."""
+    sizes = dict(config)
     for name, value in config.items():
-        if not isinstance(value, (bool, str)):
+        if not isinstance(value, bool | str):
             check_at_least(lowest.get(name, 1), **{name: value})
+            sizes[name] = real_number(name, value) if name == "dropout" else whole_number(name, value)
+    return sizes
 
 
 # --- Images, tokens, labels ---------------------------------------------------------------------------------------
@@ -175,6 +221,29 @@ def check_agreement(message: str, agree: bool, given) -> None:
         raise ValueError(f"{message}, not {given}")
 
 
+def check_image_set(name: str, images, side: int | None = None) -> None:
+    """Raise unless these are images (M, H, W), uint8, with labels (M,), at least one; of this side if one is named."""
+    pixels, labels = getattr(images, "images", None), getattr(images, "labels", None)
+    if not isinstance(pixels, Tensor) or pixels.dim() != 3 or not isinstance(labels, Tensor):
+        raise TypeError(f"{name} must be an ImageSet of images (M, H, W), as digits.val is, not {describe(images)}")
+    check_agreement(f"{name} must hold at least one image", len(pixels) > 0, "none")
+    if side is not None and tuple(pixels.shape[1:]) != (side, side):
+        height, width = pixels.shape[1:]
+        raise ValueError(f"{name} must be of {side} x {side} pixels, as the model's images are, not {height} x {width}")
+
+
+def describe(thing) -> str:
+    """What a thing is, in a word, for a message."""
+    return f"a {type(thing).__name__}"
+
+
+def check_finite(what: str, tensors: dict, why: str) -> None:
+    """Raise unless all tensors hold finite numbers only."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{what} must hold finite numbers, not what {name} holds: {why}")
+
+
 def check_batch_size(batch_size: int, size: int) -> None:
     """Raise unless there are enough examples for a batch."""
     if size < batch_size:
@@ -182,7 +251,15 @@ def check_batch_size(batch_size: int, size: int) -> None:
 
 
 def check_dataset(model, dataset) -> None:
-    """Raise unless a model can learn from a data set: the same levels, context, size and kind of labels."""
+    """Raise unless a model can learn from a data set: the same kind, levels, context, size and kind of labels."""
+    tokens = getattr(dataset, "tokens", None)
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2:
+        more = ": for some of the images make one of their tokens" if type(dataset).__name__ == "Subset" else ""
+        kinds = "a ContextWindows, a ThinnedWindows or a TokenImages"
+        raise ValueError(f"dataset must be {kinds}, not {describe(dataset)}{more}")
+    wanted = "windows" if hasattr(model, "context_length") else "whole images"
+    found = "windows" if hasattr(dataset, "context_length") else "whole images"
+    check_agreement(f"dataset must be of {wanted} for this model", wanted == found, f"of {found}")
     check_agreement("dataset must hold at least one image", len(dataset) > 0, "none")
     labels = getattr(dataset, "labels", None)
     check_labels(labels, model.num_classes, 0 if labels is None else len(labels))

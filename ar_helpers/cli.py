@@ -1,9 +1,11 @@
-"""The command line: python -m ar_helpers sample | complete | train | evaluate | models. And reading a picture."""
+"""The command line: python -m ar_helpers sample | complete | train | evaluate | models."""
 
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import json
+import os
 import secrets
 import sys
 import tempfile
@@ -13,67 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor, nn
+from PIL import Image
+from torch import nn
 
 from . import cards, data, metrics, plots, recipes, sampling, scoring, tokens, training
 from .checks import check_agreement, check_at_least, check_choice, check_range
+from .pictures import read_picture
 
 DRAWS = "transformer"  # which shipped model draws unless another is named
-
-
-def read_picture(path: str | Path) -> tuple[Tensor, str]:
-    """A picture of one digit as MNIST has it: (28, 28), uint8, light on dark, 20 pixels long, its centre of mass amid.
-
-    Returns the picture, and how its own colours were understood: "dark on light" or "light on dark". One that is
-    light on dark and of 28 x 28 pixels is taken as it is.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no picture, or one of a single shade.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no picture {path}")
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error})") from error
-    white = Image.new("RGBA", picture.size, "white")
-    grey = np.asarray(Image.alpha_composite(white, picture).convert("L"), dtype=np.float32)
-    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ground = np.median(edge)
-    dark_on_light = ground > (grey.min() + grey.max()) / 2
-    if dark_on_light:
-        grey, ground = 255 - grey, 255 - ground
-    contrast = grey.max() - ground
-    if contrast < 25:
-        raise ValueError(f"{path} shows no digit: it is nearly all of one shade")
-    words = "dark on light" if dark_on_light else "light on dark"
-    if not dark_on_light and grey.shape == (28, 28):
-        return torch.from_numpy(grey.astype(np.uint8)), words
-    ink = np.clip((grey - ground) / contrast * 1.2 - 0.1, 0, 1)  # neither the paper's grain nor a pale pen counts
-    rows, cols = np.nonzero(ink.max(1) > 0)[0], np.nonzero(ink.max(0) > 0)[0]
-    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    longest = max(ink.shape)
-    size = tuple(max(1, round(20 * side / longest)) for side in reversed(ink.shape))
-    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BOX if longest > 20 else Image.BICUBIC))
-    small = np.clip(small / small.max(), 0, 1)
-    height, width = small.shape
-    middle = [(np.indices(small.shape)[axis] * small).sum() / small.sum() for axis in (0, 1)]
-    top, left = (
-        int(np.clip(round(13.5 - centre), 0, 28 - side)) for centre, side in zip(middle, small.shape, strict=True)
-    )
-    digit = np.zeros((28, 28), np.float32)
-    digit[top : top + height, left : left + width] = small
-    return torch.from_numpy(np.round(255 * digit).astype(np.uint8)), words
 
 
 def sample(arguments: argparse.Namespace) -> None:
     """Draw digits: a PNG of each, a sheet of all, and what they were drawn with."""
     _check_numbers(arguments)
-    model, source = _load(arguments.model)
+    model, source = _load(arguments.model, arguments.device)
     classes = _targets("--targets", arguments.targets, model)
     count = arguments.count or (10 if classes is None else 1)
     labels = None if classes is None else [label for label in classes for _ in range(count)]
@@ -85,7 +40,7 @@ def sample(arguments: argparse.Namespace) -> None:
 def complete(arguments: argparse.Namespace) -> None:
     """Draw endings to the top of a picture of a digit."""
     _check_numbers(arguments)
-    model, source = _load(arguments.model)
+    model, source = _load(arguments.model, arguments.device)
     classes = _targets("--target", arguments.target, model)
     single = arguments.target is None or len(classes) == 1
     check_agreement("--target must be a single number", single, repr(arguments.target))
@@ -115,12 +70,17 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
             check_at_least(1, **{f"--{name}": getattr(arguments, name)})
 
 
-def _load(name: str) -> tuple[nn.Module, Path]:
-    """A shipped model, or one in a file, and where it came from."""
-    if Path(name).suffix == ".safetensors":
-        return cards.load_checkpoint(name), Path(name)
-    check_choice("the model", name, cards.card_names(), "a .safetensors file or one of")
-    return cards.load_pretrained(name), cards.CHECKPOINTS / f"{name}.safetensors"
+def _load(name: str, device: str) -> tuple[nn.Module, Path]:
+    """A shipped model, or one in a file, on a device, and where it came from."""
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        check_choice("the model", name, cards.card_names(), "a .safetensors file or one of")
+        path = cards.CHECKPOINTS / f"{name}.safetensors"
+    model = cards.load_checkpoint(path)
+    try:
+        return model.to(device), path
+    except (RuntimeError, AssertionError) as error:  # torch was built without it, or there is none
+        raise OSError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _targets(option: str, text: str | None, model: nn.Module) -> list[int] | None:
@@ -143,15 +103,15 @@ def _draw(model: nn.Module, arguments: argparse.Namespace, **what) -> sampling.S
 
 def _store(samples, labels, model, arguments, source, columns, more=None) -> None:
     """Write the drawings aside, then rename them into place; print what was drawn."""
-    out = Path(arguments.out) if arguments.out else _new_folder(arguments.folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    wanted = Path(arguments.out or arguments.folder)
+    wanted.parent.mkdir(parents=True, exist_ok=True)
     pictures = np.round(255 * tokens.dequantize(samples.tokens, model.num_levels).numpy()).astype(np.uint8)
     pictures = pictures.reshape(-1, model.image_size, model.image_size)
     start = (more or {}).get("keep_rows", 0) * model.image_size
     given = None if labels is None else torch.tensor(labels)
     bits = scoring.pixel_bits(model, samples.tokens, given)[:, start:].mean(1)  # of what was drawn, without knobs
     images, seen = [], {}
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
+    with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=f".{wanted.name}-") as aside:
         for i, picture in enumerate(pictures):
             label = "any" if labels is None else labels[i]
             seen[label] = seen.get(label, 0) + 1
@@ -168,45 +128,88 @@ def _store(samples, labels, model, arguments, source, columns, more=None) -> Non
         checkpoint = {"name": arguments.model, "crc32": f"{zlib.crc32(source.read_bytes()):08x}"}
         record = {"checkpoint": checkpoint, **settings, **(more or {}), "images": images}
         Path(aside, "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        out.mkdir(exist_ok=True)
-        for file in sorted(Path(aside).iterdir()):
+        out = _folder(wanted, arguments.out is None)
+        earlier = _files_of_a_run(out)
+        files = sorted(Path(aside).iterdir())
+        for file in files:
             file.replace(out / file.name)
+        for name in earlier - {file.name for file in files}:  # a folder holds one run
+            (out / name).unlink(missing_ok=True)
     mean = bits.mean().item()
     text = f"{len(images)} drawings in {out}, {mean:.3f} bits per pixel on average; sheet.png shows them all"
     print(json.dumps({"folder": str(out), **record}) if arguments.json else text)
 
 
-def _new_folder(name: str) -> Path:
-    """A folder that is not there yet: NAME, NAME-2, NAME-3 ..."""
+def _folder(wanted: Path, new: bool) -> Path:
+    """The folder, made if need be; or a new one, NAME, NAME-2, NAME-3 ..., which is ours since we made it."""
     number = 1
-    while (folder := Path(name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return folder
+    while True:
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir(exist_ok=not new)
+            return folder
+        except FileExistsError:
+            if not new:
+                raise
+            number += 1
+
+
+def _files_of_a_run(folder: Path) -> set[str]:
+    """The names of the files that an earlier run wrote into a folder, by its own record."""
+    try:
+        images = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["images"]
+        stems = {Path(image["file"]).stem for image in images} | {"sheet"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {f"{stem}.{ending}" for stem in stems for ending in ("png", "gif")}
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train one of the book's models, or all; score it as stored, and write weights and card."""
-    if arguments.name in ("lenet5", "all"):  # the classifier has no steps, and those of all would differ
-        check_agreement(f"--steps must not be given for {arguments.name}", arguments.steps is None, arguments.steps)
+    for option in ("steps", "levels", "context_length"):
+        value, name = getattr(arguments, option), f"--{option.replace('_', '-')}"
+        if arguments.name in ("lenet5", "all"):  # the classifier has none of these, and those of all would differ
+            check_agreement(f"{name} must not be given for {arguments.name}", value is None, value)
     names = [*recipes.RECIPES, "lenet5"] if arguments.name == "all" else [arguments.name]
     if len(names) > 1 and arguments.device == "cpu":
         names.remove("transformer_full")  # days; it is seven minutes of a large GPU
     changes = {name: getattr(arguments, name) for name in ("steps", "seed") if getattr(arguments, name) is not None}
     configs = {name: dataclasses.replace(recipes.RECIPES[name].config, **changes) for name in names if name != "lenet5"}
-    digits, out = data.load_images(arguments.data), Path(arguments.out)
+    out = Path(arguments.out)
+    given = [arguments.steps, arguments.seed, arguments.levels, arguments.context_length]
+    as_shipped = given == [None] * 4 and arguments.data == "mnist" and not data.quick_mode()
+    other = as_shipped or out.resolve() != cards.CHECKPOINTS.resolve()
+    check_agreement("--out must be another folder than the shipped weights' for a run of your own", other, str(out))
+    digits = data.load_images(arguments.data)
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
         if name == "lenet5":
             card = metrics.train_classifier(digits, out / "lenet5.safetensors", seed=arguments.seed or 0)
             print(f"lenet5: reads {card['test_accuracy']:.2%} of the test images, trained in {card['seconds']:.0f} s")
         else:
-            _train_model(name, configs[name], arguments.device, digits, out)
+            _train_model(name, configs[name], arguments, digits, out)
 
 
-def _train_model(name: str, config: training.TrainConfig, device: str, digits: data.Digits, out: Path) -> None:
+def _sizes(recipe: recipes.Recipe, arguments: argparse.Namespace, digits: data.Digits) -> dict:
+    """A model's sizes: the recipe's, but those that the options and images of one's own ask for."""
+    sizes, allowed = dict(recipe.sizes), inspect.signature(recipe.model).parameters
+    for name, value in (("num_levels", arguments.levels), ("context_length", arguments.context_length)):
+        if value is not None:
+            check_agreement(f"--context-length must not be given for {arguments.name}", name in allowed, value)
+            sizes[name] = value
+    if digits.name not in data.NAMES:
+        height, width = digits.train.images.shape[1:]
+        check_agreement(f"the images in {digits.name} must be square", height == width, f"{height} x {width}")
+        sizes["image_size"] = height
+        if "num_classes" in allowed:
+            sizes["num_classes"] = max(int(part.labels.max()) for part in digits) + 1
+    return sizes
+
+
+def _train_model(name: str, config: training.TrainConfig, arguments, digits: data.Digits, out: Path) -> None:
     recipe = recipes.RECIPES[name]
     torch.manual_seed(config.seed)
-    model = recipe.model(**recipe.sizes).to(device)
+    model = recipe.model(**_sizes(recipe, arguments, digits)).to(arguments.device)
     pixels = tokens.quantize(digits.train.images, model.num_levels).flatten(1)
     dataset = recipes.data_set(model, pixels, digits.train.labels)
     state = out / f"{name}.state.safetensors"
@@ -223,7 +226,7 @@ def _train_model(name: str, config: training.TrainConfig, device: str, digits: d
     scores = {"scores": {"test_bits_per_pixel": bits}, "milliseconds_per_image": milliseconds}
     card = cards.make_card(name, model, config, dataset, history, **scores)
     cards.save_checkpoint(out / f"{name}.safetensors", model, card)
-    state.unlink()
+    state.unlink(missing_ok=True)
     print(f"{name}: {bits:.4f} bits per pixel on {len(test.images)} test images")
 
 
@@ -238,13 +241,13 @@ def _resumable(state: Path):
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a shipped checkpoint, or a file, in bits per pixel."""
-    model, _ = _load(arguments.name)
+    model, _ = _load(arguments.name, arguments.device)
     if arguments.limit is not None:
         check_at_least(1, **{"--limit": arguments.limit})
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
         digits = data.load_images(arguments.data)
     images = getattr(digits, arguments.split).first(arguments.limit)
-    bits, count = scoring.bits_per_pixel(model.to(arguments.device), images), len(images.images)
+    bits, count = scoring.bits_per_pixel(model, images), len(images.images)
     result = {"name": arguments.name, "data": digits.name, "split": arguments.split, "images": count}
     text = f"{bits:.4f} bits per pixel on {count} {arguments.split} images of {digits.name}"
     print(json.dumps(result | {"bits_per_pixel": bits}) if arguments.json else text)
@@ -260,11 +263,18 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ar_helpers", description="Models that draw digits pixel by pixel.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name, function, example):
-        help_text = function.__doc__.rstrip(".")
-        sub = commands.add_parser(name, help=help_text, description=function.__doc__, epilog=f"Example: {example}")
+    def command(name, function, words, example):
+        sub = commands.add_parser(name, help=words, description=f"{words}.", epilog=f"Example: {example}")
         sub.set_defaults(run=function)
         return sub
+
+    def where(sub, default, more=""):
+        words = f"cpu, cuda or mps (default: {default}{more})"
+        sub.add_argument("--device", default=default, choices=("cpu", "cuda", "mps"), help=words)
+
+    def images(sub):
+        words = f"{', '.join(data.NAMES)}, or the path of your own images, as load_images takes it (default: mnist)"
+        sub.add_argument("--data", default="mnist", help=words)
 
     def drawing(sub, folder):
         """The options that all that draws has; those with an underscore are another project's spellings."""
@@ -277,47 +287,65 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--gif", "--generate_gifs", action="store_true", help="also show each being drawn")
         sub.add_argument("--model", default=DRAWS, help="a shipped checkpoint or a .safetensors file")
         sub.add_argument("--scale", type=int, default=8, help="how many times a pixel is enlarged (default: 8)")
-        sub.add_argument("--out", help=f"folder to write into (default: a new one, {folder})")
+        sub.add_argument(
+            "--out", help=f"folder to write into, in place of an earlier run (default: a new one, {folder})"
+        )
+        where(sub, "cpu", ", on which a seed always gives the same drawings")
         sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("sample", sample, "python -m ar_helpers sample --targets 0,1,2 --count 8 --temperature 0.9 --gif")
+    words = "Draw digits: a PNG of each, a sheet of all, and what they were drawn with"
+    sub = command(
+        "sample", sample, words, "python -m ar_helpers sample --targets 0,1,2 --count 8 --temperature 0.9 --gif"
+    )
     sub.add_argument("--targets", help="the classes to draw, as in 0,1,2 (default: all)")
     drawing(sub, "samples")
 
-    sub = command("complete", complete, "python -m ar_helpers complete my_seven.jpg --keep-rows 14 --count 8")
+    words = "Draw endings to the top of a picture of a digit"
+    sub = command("complete", complete, words, "python -m ar_helpers complete my_seven.jpg --keep-rows 14 --count 8")
     sub.add_argument("picture", metavar="IMAGE", help="any picture of one digit, dark on light or light on dark")
     sub.add_argument("--keep-rows", type=int, default=14, help="rows of 28 to keep from the top (default: 14)")
     sub.add_argument("--target", help="what it is to become (default: drawn by what the kept rows suggest)")
     drawing(sub, "completions")
 
-    sub = command("train", train, "python -m ar_helpers train one_hot_mlp --steps 500 --out mine")
+    words = "Train one of the book's models, or all; score it as stored, and write weights and card"
+    sub = command("train", train, words, "python -m ar_helpers train one_hot_mlp --steps 500 --out mine")
     sub.add_argument("name", choices=[*sorted(recipes.RECIPES), "lenet5", "all"])
     sub.add_argument("--steps", type=int, help="in place of the recipe's")
     sub.add_argument("--seed", type=int, help="in place of the recipe's")
+    sub.add_argument("--levels", type=int, help="grey levels, from 2 to 256, in place of 16")
+    sub.add_argument("--context-length", type=int, help="pixels that a model of context windows sees, in place of 28")
     sub.add_argument("--out", default=".", help="folder for the weights and the card (default: this one)")
-    sub.add_argument("--data", default="mnist", help="mnist, fashion_mnist, kmnist or digits")
-    sub.add_argument("--device", default=training.best_device(), choices=("cpu", "cuda", "mps"))
+    images(sub)
+    where(sub, training.best_device())
 
-    sub = command("evaluate", evaluate, "python -m ar_helpers evaluate one_hot_mlp --limit 500")
+    words = "Score a shipped checkpoint, or a file, in bits per pixel"
+    sub = command("evaluate", evaluate, words, "python -m ar_helpers evaluate one_hot_mlp --limit 500")
     sub.add_argument("name", help="a shipped checkpoint or a .safetensors file")
-    sub.add_argument("--data", default="mnist", help="mnist, fashion_mnist, kmnist or digits")
+    images(sub)
     sub.add_argument("--split", default="test", choices=("train", "val", "test"))
     sub.add_argument("--limit", type=int, help="only the first so many images")
-    sub.add_argument("--device", default=training.best_device(), choices=("cpu", "cuda", "mps"))
+    where(sub, training.best_device())
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("models", show_models, "python -m ar_helpers models")
+    words = "List the checkpoints that ship with the package"
+    sub = command("models", show_models, words, "python -m ar_helpers models")
     sub.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input ends it with one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a console may lack the letters of a name
     options = parser()
     parsed = options.parse_args(arguments)
     try:
         parsed.run(parsed)
-    except (ValueError, TypeError, OSError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
+        sys.exit(141)  # as the shell counts other programs that end so
+    except (ValueError, TypeError, OSError, ArithmeticError, AssertionError) as error:
         options.exit(2, f"error: {error}\n")
     except KeyboardInterrupt as stop:
         options.exit(130, f"stopped: {str(stop) or 'nothing was written'}\n")

@@ -1,25 +1,37 @@
 """Images: loading them, the built-in digits, and whether a run is to be quick."""
 
 import contextlib
+import gzip
+import math
 import os
+import re
+import socket
 import struct
 import sys
 import tempfile
+import zlib
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from .checks import check_choice
+from .checks import check_agreement, check_at_least, check_content, check_path
+from .files import progress
+from .pictures import open_grey
 
 TRAIN_SIZE, VAL_SIZE, TEST_SIZE = 50_000, 10_000, 10_000
 IMAGE_SIZE = 28
+NAMES = ("mnist", "fashion_mnist", "kmnist", "digits")
+FILES = [f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+PATIENCE = 20  # seconds
 # What a download may fail with; torchvision says RuntimeError when a checksum is wrong.
 NO_DOWNLOAD = (URLError, ConnectionError, TimeoutError, HTTPException, RuntimeError)
 
@@ -44,9 +56,14 @@ class Digits(namedtuple("Digits", ["train", "val", "test"])):
     name: str = "digits"
 
 
+def switched_on(variable: str) -> bool:
+    """Whether an environment variable says yes: anything but nothing, 0, false, no and off does."""
+    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def quick_mode() -> bool:
     """Whether AR_QUICK asks for a quick run: built-in digits, and training runs of a few steps."""
-    return os.environ.get("AR_QUICK", "") not in ("", "0")
+    return switched_on("AR_QUICK")
 
 
 def full_or_quick(full, quick):
@@ -63,7 +80,7 @@ def claims() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if os.environ.get("AR_CLAIMS", "") not in ("", "0"):
+        if switched_on("AR_CLAIMS"):
             raise
         print(f"Here the text does not fit what was found ({type(error).__name__}).")
 
@@ -74,70 +91,169 @@ def user_cache() -> Path:
     return Path(base or Path.home() / ".cache") / "ar_helpers"
 
 
-def load_images(name: str = "mnist", root: str | Path | None = None) -> Digits:
-    """Load a data set of 28 x 28 grey images, split as the whole book splits it.
+def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> Digits:
+    """Load grey images, split into three as the whole book splits them: to learn from, to choose by, to report.
 
     Args:
-        name: "mnist", "fashion_mnist" or "kmnist", which torchvision downloads on first use, or "digits": the 8 x 8
-            digits that scikit-learn ships, enlarged to 28 x 28, shifted at random by up to two pixels and repeated
-            until there are as many as in MNIST.
+        name: "mnist", "fashion_mnist" or "kmnist", 28 x 28, which torchvision downloads on first use; "digits": the
+            8 x 8 digits that scikit-learn ships, enlarged to 28 x 28, shifted at random by up to two pixels and
+            repeated until there are as many as in MNIST; or the path of images of your own, see below.
         root: folder of the data, laid out as torchvision does; else the environment variable AR_DATA, else the
-            user's cache. Files already there are used as they are.
+            user's cache. Files already there are used as they are, gzipped ones too, and with a dot for the hyphen
+            before idx.
 
     Returns:
         Digits with train (50,000 images), val (10,000) and test (10,000). MNIST that cannot be had, or any name when
         AR_QUICK=1, gives "digits" and prints a line that says so. The shapes are the same, only the pictures differ.
 
+    Images of your own are one of these:
+
+    - A folder of pictures that Pillow can open. They become grey, the middle square of each is resized to 28 x 28, and
+      what is transparent becomes black. Sub-folders are classes: if all their names are numbers, these are the labels;
+      else they are numbered in the order of their names. Without sub-folders all labels are 0. Where there are folders
+      "train" (or "training") and "test" (or "testing"), the classes are inside each of them.
+    - A folder with MNIST's four idx files, or the two for training, of any count and size; or a single idx file of
+      images, with its labels beside it if "labels" and "idx1" in place of "images" and "idx3" name a file.
+
+    What is meant for testing is the test set; else a seventh of all images is, chosen at random with a fixed seed. Of
+    those to train on another seventh of all is the validation set, or the last sixth where they have an order.
+
     Raises:
-        ValueError: name is none of the four, or a file there is damaged or cut short.
+        ValueError: name is none of these, or a file is damaged or not what it should be.
         OSError: root cannot be written, or a data set other than MNIST cannot be downloaded.
     """
-    names = ("mnist", "fashion_mnist", "kmnist", "digits")
-    check_choice("name", name, names)
+    if name not in NAMES:
+        check_path("name", name, NAMES)
     if quick_mode() and name != "digits":
         print(f"AR_QUICK is set: using the built-in 8 x 8 digits in place of {name}.")
         return _built_in_digits()
     if name == "digits":
         return _built_in_digits()
+    if name not in NAMES:
+        return _own_images(Path(name).expanduser())
     root = Path(root or os.environ.get("AR_DATA") or user_cache()).expanduser()
-    try:
-        train, test = _torchvision_images(name, root)
-    except NO_DOWNLOAD as error:
-        why = " ".join(str(error).split())  # one line
-        if name != "mnist":
-            raise OSError(f"{name} could not be downloaded into root={str(root)!r}: {why}") from error
-        print(f"MNIST could not be downloaded ({why}): using the built-in 8 x 8 digits in its place.")
-        return _built_in_digits()
-    head, tail = slice(0, TRAIN_SIZE), slice(TRAIN_SIZE, TRAIN_SIZE + VAL_SIZE)
-    train, val = (ImageSet(train.images[part], train.labels[part]) for part in (head, tail))
+    class_name = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}[name]
+    raw = root / class_name / "raw"
+    places = [raw, raw.parent] + [root] * (name == "mnist")
+    missing = [file for file in FILES if _find(places, file) is None]
+    if missing:
+        try:
+            _download(class_name, root, missing)
+        except NO_DOWNLOAD as error:
+            why = " ".join(str(error).split())  # one line
+            if name != "mnist":
+                raise OSError(f"{name} could not be downloaded into root={str(root)!r}: {why}") from error
+            print(f"MNIST could not be downloaded ({why}), and {raw} lacks {', '.join(missing)}: "
+                  f"using the built-in 8 x 8 digits in its place.")  # fmt: skip
+            return _built_in_digits()
+    parts = [_idx_pair(*(_find(places, file) for file in pair)) for pair in (FILES[:2], FILES[2:])]
+    for (images, _), size, file in zip(parts, (TRAIN_SIZE + VAL_SIZE, TEST_SIZE), FILES[::2], strict=True):
+        check_content(_find(places, file), tuple(images.shape), (size, IMAGE_SIZE, IMAGE_SIZE), name)
+    return _split(name, *parts, VAL_SIZE)
+
+
+def _split(name: str, train: ImageSet, test: ImageSet | None = None, val_size: int | None = None) -> Digits:
+    """Three parts of two, the end of the first being for validation; or of one, mixed with a fixed seed."""
+    count = len(train.images)
+    if test is None:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        check_at_least(3, **{f"the number of images in {name}": count})
+        seventh = max(1, count // 7)
+        rows = order[2 * seventh :], order[:seventh], order[seventh : 2 * seventh]
+        train, val, test = (ImageSet(train.images[part], train.labels[part]) for part in rows)
+    else:
+        check_at_least(2, **{f"the number of training images in {name}": count})
+        head = count - (val_size or max(1, count // 6))
+        train, val = train.first(head), ImageSet(train.images[head:], train.labels[head:])
     digits = Digits(train, val, test)
     digits.name = name
     return digits
 
 
-def _torchvision_images(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
+# --- Files of images ----------------------------------------------------------------------------------------------
+
+
+def _find(places: Iterable[Path], name: str) -> Path | None:
+    """An idx file in the first place that has it, perhaps compressed, or with a dot in its name as some copies have."""
+    for place in places:
+        for spelling in (name, name.replace("-idx", ".idx")):
+            for path in (place / spelling, place / f"{spelling}.gz"):
+                if path.is_file():
+                    return path
+    return None
+
+
+def read_idx(path: Path) -> Tensor:
+    """The numbers from 0 to 255 in an idx file, the format of MNIST (LeCun et al., 1998), compressed or not."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or cut short ({error})") from error
+    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise ValueError(
+            f"{path} is no idx file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}, not 00 00 08"
+        )
+    shape = struct.unpack_from(f">{content[3]}I", content, 4)
+    start = 4 + 4 * len(shape)
+    if len(content) != start + math.prod(shape):
+        raise ValueError(f"{path} is damaged or cut short: for {' x '.join(map(str, shape))} bytes it should have "
+                         f"{start + math.prod(shape):,}, and it has {len(content):,}")  # fmt: skip
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
+
+
+def _idx_pair(images_path: Path, labels_path: Path | None) -> ImageSet:
+    """The images of a file and their labels; 0 for all where there is no file of labels."""
+    images = read_idx(images_path)
+    check_agreement(f"{images_path} must hold images (M, H, W)", images.dim() == 3, f"{tuple(images.shape)}")
+    if labels_path is None:
+        return ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
+    labels = read_idx(labels_path)
+    check_content(labels_path, tuple(labels.shape), (len(images),), f"labels of {images_path.name}")
+    return ImageSet(images, labels.long())
+
+
+def _own_images(path: Path) -> Digits:
+    """Images of a reader's own: idx files, or a folder of pictures."""
+    if path.is_file():
+        labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+        return _split(str(path), _idx_pair(path, labels if labels != path and labels.is_file() else None))
+    train, _, test, _ = files = [_find([path, path / "raw"], file) for file in FILES]
+    if train is not None:
+        return _split(str(path), _idx_pair(*files[:2]), None if test is None else _idx_pair(*files[2:]))
+    folders = {folder.name.lower(): folder for folder in sorted(path.iterdir()) if folder.is_dir()}
+    train, test = ([name for name in folders if re.fullmatch(kind, name)] for kind in ("train(ing)?", "test(ing)?"))
+    parts = [folders[train[0]], folders[test[0]]] if train and test else [path]
+    found = [_picture_paths(part) for part in parts]
+    classes = sorted({name for paths in found for name in paths.values()} - {""})
+    numbered = all(name.isdecimal() for name in classes)
+    labels = {"": 0} | {name: int(name) if numbered else number for number, name in enumerate(classes)}
+    return _split(str(path), *(_pictures(paths, labels) for paths in found))
+
+
+def _picture_paths(folder: Path) -> dict[Path, str]:
+    """The pictures in a folder and its sub-folders, and of each the sub-folder's name, its class."""
+    endings = Image.registered_extensions()
+    paths = [each for each in sorted(folder.rglob("*")) if each.suffix.lower() in endings and each.name[0] != "."]
+    check_agreement(f"{folder} must hold pictures, or MNIST's idx files", bool(paths), "neither")
+    classes = {each: each.relative_to(folder).parts[0] if each.parent != folder else "" for each in paths}
+    mixed = "" in classes.values() and len(set(classes.values())) > 1
+    check_agreement(f"the pictures in {folder} must all lie in sub-folders, or none", not mixed, "some of them")
+    return classes
+
+
+def _pictures(paths: dict[Path, str], labels: dict[str, int]) -> ImageSet:
+    images = torch.empty(len(paths), IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    for image, path in zip(images, progress(paths, unit="picture"), strict=True):
+        grey = ImageOps.fit(open_grey(path), (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+        image.copy_(torch.from_numpy(np.array(grey)))
+    return ImageSet(images, torch.tensor([labels[name] for name in paths.values()]))
+
+
+def _download(class_name: str, root: Path, missing: list[str]) -> None:
+    """Download beside the final place, then rename, so that a download cut short leaves nothing behind."""
     from torchvision import datasets
 
-    data_set = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}[name]
-    raw = root / data_set.__name__ / "raw"
-    files = {}  # path: the header, and how many bytes follow, one a pixel or a label
-    for part, count in (("train", TRAIN_SIZE + VAL_SIZE), ("t10k", TEST_SIZE)):
-        header = struct.pack(">4i", 2051, count, IMAGE_SIZE, IMAGE_SIZE)
-        files[raw / f"{part}-images-idx3-ubyte"] = header, count * IMAGE_SIZE**2
-        files[raw / f"{part}-labels-idx1-ubyte"] = struct.pack(">2i", 2049, count), count
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        _download(data_set, root, missing)
-    for path, (header, size) in files.items():
-        with path.open("rb") as file:
-            if file.read(len(header)) != header or path.stat().st_size != len(header) + size:
-                raise ValueError(f"{path} is damaged or cut short: delete it, and it will be downloaded again")
-    train, test = (data_set(root, train=train) for train in (True, False))
-    return ImageSet(train.data, train.targets.long()), ImageSet(test.data, test.targets.long())
-
-
-def _download(data_set: type, root: Path, missing: list[Path]) -> None:
-    """Download beside the final place, then rename, so that a download cut short leaves nothing behind."""
+    raw = root / class_name / "raw"
     try:
         root.mkdir(parents=True, exist_ok=True)
         aside = tempfile.TemporaryDirectory(dir=root, prefix="download-")
@@ -145,12 +261,17 @@ def _download(data_set: type, root: Path, missing: list[Path]) -> None:
         raise OSError(
             f"root={str(root)!r} cannot be written ({error}): name a folder that can, or set AR_DATA"
         ) from error
+    before = socket.getdefaulttimeout()
     with aside as folder:
-        print(f"Downloading {data_set.__name__} ...", flush=True)
-        data_set(folder, download=True)
-        for path in missing:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(folder) / path.relative_to(root), path)
+        print(f"Downloading {class_name}, giving up when nothing comes for {PATIENCE} seconds ...", flush=True)
+        socket.setdefaulttimeout(PATIENCE)  # some networks swallow what is sent, and torchvision would wait for ever
+        try:
+            getattr(datasets, class_name)(folder, download=True)
+        finally:
+            socket.setdefaulttimeout(before)
+        raw.mkdir(parents=True, exist_ok=True)
+        for file in missing:
+            os.replace(Path(folder) / class_name / "raw" / file, raw / file)
 
 
 def _built_in_digits() -> Digits:

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .cards import CHECKPOINTS
 from .checks import check_agreement, check_labels, check_tokens
 from .data import Digits, full_or_quick
+from .files import progress, read_tensors, write_tensors
 from .tokens import dequantize, quantize
-from .training import QUICK_IMAGES, ShuffledBatches, read_tensors, write_tensors
+from .training import QUICK_IMAGES, ShuffledBatches
 
 WEIGHTS = CHECKPOINTS / "lenet5.safetensors"
 SHOWN_LEVELS = 16  # it is trained on images with the book's grey levels, since those are what it will judge
@@ -131,7 +131,7 @@ def train_classifier(digits: Digits, path: Path = WEIGHTS, epochs: int = 20, see
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps + 1, pct_start=0.15)
     began = time.perf_counter()
     batches = ShuffledBatches(len(images), batch_size, steps, seed)
-    for rows in tqdm(batches, unit="step", disable=None, leave=False):
+    for rows in progress(batches, unit="step"):
         loss = F.cross_entropy(classifier(jitter(images[rows], generator)), labels[rows], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .checks import check_agreement, check_at_least, check_ending
+from .files import write
 
 GREY = "#7b7b7b"  # has enough contrast with white and with nearly black
 INK, ACCENT = "#0072b2", "#d55e00"  # of the colour-blind-safe palette of Okabe and Ito
@@ -224,7 +225,7 @@ def animate(
         path: a file to write as well, ending in .gif.
         columns: images in a row of the grid.
         frames: how many pictures, from 2 on.
-        seconds: how long the drawing lasts; the pause takes two more.
+        seconds: how long the drawing lasts, at least a fiftieth for each picture; the pause takes two more.
         scale: screen pixels for one pixel of an image.
 
     Returns:
@@ -239,14 +240,11 @@ def animate(
         Image.fromarray(tile(np.where(order < drawn, pictures, 48).astype(np.uint8), columns, scale))
         for drawn in [order.size, *np.linspace(0, order.size, frames).round()[:-1]]
     )  # finished first: programs that show a still show that
-    times = [2000] + [max(20, round(seconds * 1000 / (frames - 1)))] * (frames - 1)
+    ends = np.linspace(0, 100 * seconds, frames).round()  # in hundredths of a second, which is what a GIF counts in
+    check_at_least(0.02 * (frames - 1), seconds=seconds)  # programs show what is shorter than two of them for ten
+    times = [2000, *(10 * np.diff(ends)).astype(int).tolist()]
     buffer = io.BytesIO()
     finished.save(buffer, "GIF", save_all=True, append_images=stages, duration=times, loop=0, optimize=False)
     if path is not None:
-        aside = Path(path).with_suffix(".gif.part")
-        try:
-            aside.write_bytes(buffer.getvalue())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        write(path, buffer.getvalue())
     return buffer.getvalue()

@@ -7,19 +7,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .checks import (
     check_agreement,
     check_at_least,
     check_bool,
+    check_finite,
     check_labels,
     check_positive,
     check_range,
     check_shape,
     check_share,
     check_tokens,
+    whole_number,
 )
+from .files import progress
 from .models import Cache
 from .scoring import drawing_order, entropy_bits
 
@@ -99,6 +101,21 @@ def drawing(model: nn.Module, batch_size: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+def dice(seed: int | None, device: torch.device) -> torch.Generator | None:
+    """A generator of its own for a seed; None: torch's global random state."""
+    return None if seed is None else torch.Generator(device).manual_seed(whole_number("seed", seed))
+
+
+def draw(distribution: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One token (...) from each distribution (..., K)."""
+    try:
+        drawn = torch.multinomial(distribution.flatten(0, -2), 1, generator=generator)
+    except RuntimeError:  # torch says this of K probabilities; the fault is further back
+        check_finite("logits", {"the model": distribution}, "its weights, or what it computes, are not in order")
+        raise
+    return drawn.view(distribution.shape[:-1])
+
+
 def generate(
     model: nn.Module,
     labels: Sequence[int] | Tensor | None = None,
@@ -138,13 +155,13 @@ def generate(
     check_labels(labels, model.num_classes, batch_size)
     labels = None if labels is None else labels.to(device).long()
 
-    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    generator = dice(seed, device)
     tokens = torch.zeros(batch_size, num_pixels, dtype=torch.long, device=device)
     tokens[:, :start] = prompt.to(device)[:, order[:start]]
     probabilities = torch.ones(batch_size, num_pixels, device=device)
     entropies = torch.zeros(batch_size, num_pixels, device=device)
     cache, t = Cache(), 0
-    bar = tqdm(total=num_pixels, unit="pixel", disable=None, leave=False)  # shown in a terminal only
+    bar = progress(unit="pixel", total=num_pixels)
     with bar, drawing(model, batch_size), torch.inference_mode():  # a tenth faster than no_grad, one at a time
         for size in getattr(model, "groups", [1] * num_pixels):
             now = slice(t, t + size)  # pixels that are drawn together
@@ -154,7 +171,7 @@ def generate(
                 continue
             logits = model.next_pixels(tokens[:, :t], labels, cache, now.start)  # (B, size, K)
             distribution = sampling_probabilities(logits, temperature, top_k, top_p)
-            drawn = torch.multinomial(distribution.flatten(0, 1), 1, generator=generator).view(-1, size)
+            drawn = draw(distribution, generator)  # (B, size)
             tokens[:, now] = drawn
             probabilities[:, now] = distribution.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
             entropies[:, now] = entropy_bits(distribution)
@@ -202,24 +219,25 @@ def inpaint(
         seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
     """
     device, num_pixels = next(model.parameters()).device, model.image_size**2
+    tokens, known = torch.as_tensor(tokens), torch.as_tensor(known)
     check_tokens("tokens", tokens.unsqueeze(0), model.num_levels, num_pixels, num_pixels)
     check_bool("known", known)
     check_shape("known", known, tuple(tokens.shape))
     check_at_least(1, particles=particles)
     labels = None if label is None else torch.full((particles,), label, device=device)
     check_labels(labels, model.num_classes, particles)
-    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    generator = dice(seed, device)
     order = drawing_order(model).cpu()
     tokens, known = tokens[order].tolist(), known[order].tolist()
     drawn = torch.zeros(particles, num_pixels, dtype=torch.long, device=device)
     log_weights, bits = torch.zeros(particles, device=device), 0.0
     cache = Cache()
     with drawing(model, particles):
-        for t in range(num_pixels):
+        for t in progress(range(num_pixels), unit="pixel"):
             logits = model.next_pixels(drawn[:, : t + 1], labels, cache, t)[:, 0]
             log_probabilities = logits.float().log_softmax(-1)  # (P, K)
             if not known[t]:
-                drawn[:, t] = torch.multinomial(log_probabilities.exp(), 1, generator=generator).squeeze(1)
+                drawn[:, t] = draw(log_probabilities.exp(), generator)
                 continue
             drawn[:, t] = tokens[t]
             log_weights += log_probabilities[:, tokens[t]]

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_agreement
+from .checks import check_agreement, check_image_set
 from .data import ImageSet
+from .files import progress
 from .tokens import quantize
 
 
@@ -72,11 +73,13 @@ def bits_per_pixel(model: nn.Module, images: ImageSet) -> float:
     Returns:
         Bits per pixel, at least 0; log2 K is the score of a uniform guess.
     """
-    check_agreement("images must hold at least one image", len(images.images) > 0, "none")
+    check_image_set("images", images, model.image_size)
     total = 0.0
-    for pixels, labels in zip(images.images.split(1000), images.labels.split(1000), strict=True):
-        tokens = quantize(pixels, model.num_levels).flatten(1)
-        total += pixel_bits(model, tokens, labels if model.num_classes else None).double().sum().item()
+    with progress(unit="image", total=len(images.images)) as bar:
+        for pixels, labels in zip(images.images.split(200), images.labels.split(200), strict=True):
+            tokens = quantize(pixels, model.num_levels).flatten(1)
+            total += pixel_bits(model, tokens, labels if model.num_classes else None).double().sum().item()
+            bar.update(len(pixels))
     return total / images.images.numel()
 
 

@@ -13,8 +13,10 @@ from .checks import (
     check_images,
     check_index,
     check_integers,
+    check_mask,
     check_num_levels,
     check_share,
+    whole_number,
 )
 
 
@@ -45,14 +47,31 @@ def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
     return (tokens.float() + 0.5) / num_levels
 
 
+def rows_of(index, size: int) -> Tensor:
+    """The numbers (...) of the examples that an index asks for, of so many that there are.
+
+    It may be a number, from either end, a slice, a mask (size,) of bool, or a list, array or tensor of numbers.
+    """
+    if isinstance(index, slice):
+        numbers = range(*index.indices(size))
+        return torch.arange(len(numbers)) * numbers.step + numbers.start
+    index = torch.as_tensor(index)
+    if index.dtype == torch.bool:
+        check_mask(index, size)
+        return index.nonzero().squeeze(1)
+    index = index.long() if index.numel() == 0 else index  # an empty list is of no type
+    check_index(index, size)
+    return index % size
+
+
 class ContextWindows(Dataset):
     """Every pixel of every image as one example: the tokens just before it, and the pixel itself.
 
     Example image * N + position is ((context, position, label), target): the C tokens before the pixel (C,), its
     raster number from 0 to N - 1, the image's label (None without labels) and the pixel's own token, all int64.
     Where the window reaches back beyond the first pixel it holds the start token, whose value is num_levels.
-    `windows[i]` is one example, `windows[indices]` a whole batch with a leading axis; for a DataLoader give the
-    batches of indices as its sampler and `batch_size=None`.
+    `windows[i]` is one example; `windows[indices]`, a slice or a mask of bool give a whole batch with a leading axis.
+    For a DataLoader give the batches of indices as its sampler and `batch_size=None`.
 
     Args:
         tokens: (M, N) integers from 0 to num_levels - 1.
@@ -67,6 +86,7 @@ class ContextWindows(Dataset):
         labels = None if labels is None else torch.as_tensor(labels)
         check_image_rows(tokens, labels, num_levels - 1)
         check_at_least(1, context_length=context_length)
+        context_length, num_levels = whole_number("context_length", context_length), int(num_levels)
         smallest = torch.uint8 if num_levels < 256 else torch.int16
         self.padded = F.pad(tokens.to(smallest), (context_length, 0), value=num_levels)  # (M, C + N)
         self.windows = self.padded.unfold(1, context_length + 1, 1)  # (M, N, C + 1), a view: nothing is copied
@@ -77,11 +97,8 @@ class ContextWindows(Dataset):
     def __len__(self) -> int:
         return self.tokens.numel()
 
-    def __getitem__(self, index: int | Tensor) -> tuple:
-        index = torch.as_tensor(index)
-        size = self.tokens.numel()
-        check_index(index, size)
-        index = index % size
+    def __getitem__(self, index: int | slice | Tensor) -> tuple:
+        index = rows_of(index, self.tokens.numel())
         num_pixels = self.tokens.shape[1]
         image, position = index // num_pixels, index % num_pixels
         # Picking from the padded images as one long row is twice as fast as by image and position.
@@ -124,15 +141,16 @@ class ThinnedWindows(ContextWindows):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int | Tensor) -> tuple:
-        return *super().__getitem__(self.indices[index]), self.weights[index]
+    def __getitem__(self, index: int | slice | Tensor) -> tuple:
+        rows = rows_of(index, len(self))
+        return *super().__getitem__(self.indices[rows]), self.weights[rows]
 
 
 class TokenImages(Dataset):
     """Every image as one example, for models that read whole images.
 
     Example i is ((tokens, label), tokens): the image's tokens (N,) and its label (None without labels), int64;
-    `images[indices]` is a whole batch.
+    `images[indices]`, a slice or a mask of bool give a whole batch.
 
     Args:
         tokens: (M, N) integers, not negative.
@@ -148,6 +166,7 @@ class TokenImages(Dataset):
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, index: int | Tensor) -> tuple:
-        tokens = self.tokens[index].long()
-        return (tokens, None if self.labels is None else self.labels[index]), tokens
+    def __getitem__(self, index: int | slice | Tensor) -> tuple:
+        rows = rows_of(index, len(self))
+        tokens = self.tokens[rows].long()
+        return (tokens, None if self.labels is None else self.labels[rows]), tokens

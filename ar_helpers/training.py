@@ -2,24 +2,19 @@
 
 import json
 import math
-import os
-import struct
 import sys
 import time
 import warnings
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from .checks import (
     check_agreement,
@@ -28,9 +23,13 @@ from .checks import (
     check_between,
     check_choice,
     check_dataset,
+    check_image_set,
     check_positive,
+    real_number,
+    whole_number,
 )
 from .data import ImageSet, full_or_quick, quick_mode
+from .files import progress, read_tensors, write_tensors
 from .scoring import bits_per_pixel
 
 QUICK_STEPS, QUICK_BATCH, QUICK_IMAGES = 10, 4, 2
@@ -72,6 +71,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        for each in fields(self):  # NumPy's numbers become plain ones, which a card can hold
+            value = getattr(self, each.name)
+            if each.type is not str and value is not None:
+                plain = (whole_number if each.type is int else real_number)(each.name, value)
+                object.__setattr__(self, each.name, plain)
         check_at_least(1, steps=self.steps, batch_size=self.batch_size)
         check_positive(learning_rate=self.learning_rate, clip=self.clip)
         if self.muon_rate is not None:
@@ -121,6 +125,11 @@ class ShuffledBatches(Sampler):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The model itself, if this is what torch.compile made of it."""
+    return getattr(model, "_orig_mod", model)
+
+
 def best_device() -> str:
     """ "cuda" where there is one, else "mps", else "cpu"."""
     if torch.cuda.is_available():
@@ -163,7 +172,7 @@ def fit(
     whatever the recipe says.
 
     Args:
-        model: any model of the book, called with the data set's inputs.
+        model: any model of the book, called with the data set's inputs. What torch.compile made of one will do.
         dataset: a `ContextWindows`, a `ThinnedWindows` or a `TokenImages`.
         config: the recipe.
         val: images to validate on, ten times a run, the first 500 of them.
@@ -174,14 +183,18 @@ def fit(
 
     Raises:
         OSError: the state file is damaged.
+        FloatingPointError: the loss is no number any more.
     """
     steps = full_or_quick(config.steps, min(config.steps, QUICK_STEPS))
     batch_size = full_or_quick(config.batch_size, min(config.batch_size, QUICK_BATCH))
     arithmetic = full_or_quick(config.arithmetic, "float32")  # some processors take ages over bfloat16
-    val = None if val is None else val.first(full_or_quick(VAL_IMAGES, QUICK_IMAGES))
     check_dataset(model, dataset)
+    if val is not None:
+        check_image_set("val", val, model.image_size)
+        val = val.first(full_or_quick(VAL_IMAGES, QUICK_IMAGES))
     whole = not config.shift or not hasattr(dataset, "context_length")
     check_agreement("shift must be 0 where the data are context windows", whole, config.shift)
+    compiled, model = model, uncompiled(model)
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bfloat16")
     optimizers = _optimizers(model, config)
@@ -200,8 +213,7 @@ def fit(
 
     note = math.ceil(steps / 100)  # steps between notes in the history
     report = note * math.ceil(steps / note / 10)  # and between validations, each of which prints a line
-    hidden = True if quiet else None  # None: shown in a terminal only
-    bar = tqdm(loader, initial=start, total=steps, unit="step", disable=hidden, leave=False)
+    bar = progress(loader, unit="step", quiet=quiet, initial=start, total=steps)
     began, before = time.perf_counter(), history.seconds
     loss_sum, noted = torch.zeros((), device=device), start
     model.train()
@@ -213,7 +225,7 @@ def fit(
             if config.shift and step <= 0.8 * steps:
                 inputs[0] = target = shifted(target, config.shift, config.seed + step)
             with autocast:
-                logits = model(*inputs)
+                logits = compiled(*inputs)
             losses = F.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")
             loss = (losses * weight[0].to(device)).mean() if weight else losses.mean()
             model.zero_grad()
@@ -235,6 +247,8 @@ def fit(
                 continue
             history.train_steps.append(step)
             history.train_bits.append(loss_sum.item() / (step - noted) / math.log(2))
+            if not math.isfinite(history.train_bits[-1]):
+                raise FloatingPointError(f"the loss is {history.train_bits[-1]} at step {step}: try a lower rate")
             noted, loss_sum = step, torch.zeros((), device=device)
             if step % report == 0 or step == steps:
                 if val is not None:
@@ -319,29 +333,6 @@ def duration(seconds: float) -> str:
 # --- Files --------------------------------------------------------------------------------------------------------
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file aside, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")  # what a killed run leaves of it, the next one writes over
-    try:
-        save_file(tensors, aside, metadata)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        return load_file(path), metadata
-    except (SafetensorError, struct.error) as error:
-        raise OSError(f"{path} is damaged or no safetensors file ({error}): delete it, or fetch it again") from error
-
-
 def _save_state(path, model, averaged, optimizers, run, step, history) -> None:
     tensors = {f"model/{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
     if averaged is not None:
@@ -386,5 +377,6 @@ def describe_recipe(config: TrainConfig, data: dict) -> dict:
 
 def describe_run(model: nn.Module, config: TrainConfig, dataset: Dataset) -> dict:
     """What two runs must have in common for one to go on where the other stopped."""
+    model = uncompiled(model)
     made = {"class": type(model).__name__, "config": model.config}
     return made | {"recipe": describe_recipe(config, describe_data(dataset)), "quick": quick_mode()}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torchvision import datasets
 
@@ -180,6 +181,55 @@ def test_windows_are_a_view_of_the_smallest_integers_that_hold_the_start_token(n
     assert windows.padded.shape == (3, 9 + 6)
     for part in (windows.windows, windows.tokens):
         assert part.untyped_storage().data_ptr() == windows.padded.untyped_storage().data_ptr()
+
+
+OF_EACH_KIND = {
+    "windows": lambda tokens: ar.ContextWindows(tokens, context_length=3, num_levels=4),
+    "thinned": lambda tokens: ar.ThinnedWindows(tokens, context_length=3, num_levels=4, keep=0.5),
+    "images": lambda tokens: ar.TokenImages(tokens),
+}
+
+
+def flat(example):
+    """Everything that an example or a batch holds, as tensors."""
+    return [part for part in torch.utils._pytree.tree_leaves(example) if part is not None]
+
+
+@pytest.mark.parametrize("kind", OF_EACH_KIND)
+def test_all_data_sets_take_whatever_picks_rows_of_a_tensor(kind):
+    dataset = OF_EACH_KIND[kind](random_tokens(4, (9, 6)))
+    size = len(dataset)
+    numbers = torch.arange(size)
+    mask = numbers % 3 == 1
+    indices = [slice(None), slice(2, 5), slice(-3, None), slice(None, None, -1), slice(7, 2, -2), slice(4, 4), mask]
+    indices += [
+        mask.numpy(),
+        mask.tolist(),
+        [0, -1, 2],
+        [],
+        np.array([3, 1]),
+        np.int64(2),
+        torch.tensor([[0, 1], [2, 3]]),
+    ]
+    for index in indices:
+        rows = torch.from_numpy(np.arange(size)[index if not isinstance(index, torch.Tensor) else index.numpy()])
+        expected = [flat(dataset[int(row)]) for row in rows.flatten()]
+        for number, part in enumerate(flat(dataset[index])):
+            assert part.shape[: rows.dim()] == rows.shape
+            for row, single in enumerate(expected):
+                assert torch.equal(part.flatten(0, rows.dim() - 1)[row] if rows.dim() else part, single[number])
+
+
+@pytest.mark.parametrize("kind", OF_EACH_KIND)
+def test_an_index_that_fits_no_example_is_named(kind):
+    dataset = OF_EACH_KIND[kind](random_tokens(4))
+    for index, words in (
+        (len(dataset), "from 0 to"),
+        (torch.ones(len(dataset) + 1, dtype=torch.bool), "as a mask"),
+        (0.5, "must be of integers, a slice or a mask"),
+    ):
+        with pytest.raises(IndexError, match=f"index must.*{words}|{words}"):
+            dataset[index]
 
 
 def test_a_data_loader_gives_whole_batches():
@@ -478,7 +528,7 @@ def test_a_download_lands_in_the_root_and_is_not_repeated(server, tmp_path, caps
     assert [len(part.images) for part in digits] == [5, 3, 2]
     assert digits.val.labels.tolist() == [5, 6, 7]
     assert [name for name in contents(root) if "download" in name] == []
-    assert capsys.readouterr().out == "Downloading MNIST ...\n"
+    assert capsys.readouterr().out == "Downloading MNIST, giving up when nothing comes for 20 seconds ...\n"
     server.asked.clear()
     assert same(ar.load_images("mnist", root), digits)
     assert server.asked == []
@@ -513,6 +563,7 @@ def test_mnist_cut_short_leaves_nothing_and_gives_the_digits(server, tmp_path, c
     downloading, said = capsys.readouterr().out.splitlines()
     assert downloading.startswith("Downloading MNIST")
     assert said.startswith("MNIST could not be downloaded")
+    assert f"{root / 'MNIST' / 'raw'} lacks train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k" in said
     assert said.endswith("using the built-in 8 x 8 digits in its place.")
     server.spoil.clear()
     assert not same(ar.load_images("mnist", root), digits)  # the next try is not hindered
@@ -533,6 +584,132 @@ def test_without_a_network_mnist_gives_the_digits_and_kmnist_raises(tmp_path, ca
     with pytest.raises(OSError, match="kmnist could not be downloaded"):
         ar.load_images("kmnist", tmp_path)
     assert contents(tmp_path) == []
+
+
+def test_a_network_that_swallows_what_is_sent_is_given_up(tmp_path, monkeypatch, capsys):
+    with socket.socket() as silent:  # it takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setattr(data, "PATIENCE", 0.2)
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://one.invalid/", "https://two.invalid/"])
+        assert ar.load_images("mnist", tmp_path).name == "digits"
+    assert "timed out" in capsys.readouterr().out
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "MNIST", "."])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("hyphen", ["-idx", ".idx"])
+@pytest.mark.usefixtures("no_network", "tiny")
+def test_mnist_brought_along_is_found_under_its_usual_names(tmp_path, place, compressed, hyphen):
+    write_idx(tmp_path / "MNIST" / "raw", train=8, test=2)
+    expected = ar.load_images("mnist", tmp_path)
+    (tmp_path / "brought" / place).mkdir(parents=True)
+    for path in (tmp_path / "MNIST" / "raw").iterdir():
+        content = gzip.compress(path.read_bytes()) if compressed else path.read_bytes()
+        name = path.name.replace("-idx", hyphen) + ".gz" * compressed
+        (tmp_path / "brought" / place / name).write_bytes(content)
+    digits = ar.load_images("mnist", tmp_path / "brought")
+    assert digits.name == "mnist"
+    assert same(digits, expected)
+
+
+@pytest.mark.usefixtures("no_network", "tiny")
+def test_a_file_of_another_set_is_told_by_what_it_holds_and_an_old_pickle_is_left_alone(tmp_path):
+    write_idx(tmp_path / "MNIST" / "raw", train=8, test=4)
+    (tmp_path / "MNIST" / "processed").mkdir()
+    for name in ("training.pt", "test.pt"):
+        (tmp_path / "MNIST" / "processed" / name).write_bytes(b"not to be opened")
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte must hold 2 x 28 x 28 .* mnist, not 4 x 28 x 28"):
+        ar.load_images("mnist", tmp_path)
+
+
+# --- load_images: a reader's own ----------------------------------------------------------------------------------
+
+
+def write_pictures(folder, names, side=40):
+    """Small pictures, the n-th of shade n."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (side, side + 6), number).save(path)
+
+
+def test_a_folder_of_pictures_is_split_in_seven(tmp_path):
+    write_pictures(tmp_path, [f"{n:02}.png" for n in range(14)])
+    (tmp_path / "notes.txt").write_text("not a picture")
+    digits = ar.load_images(tmp_path)
+    assert [len(part.images) for part in digits] == [10, 2, 2]
+    assert digits.train.images.shape[1:] == (28, 28)
+    assert digits.train.images.dtype == torch.uint8
+    found = torch.cat([part.images[:, 0, 0] for part in digits])
+    assert sorted(found.tolist()) == list(range(14))  # none is lost, none is in two parts
+    assert same(digits, ar.load_images(str(tmp_path)))  # and the same next time
+    assert all((part.labels == 0).all() for part in digits)
+    assert digits.name == str(tmp_path)
+
+
+@pytest.mark.parametrize(("names", "labels"), [(("9", "10", "2"), {9, 10, 2}), (("cat", "dog", "10"), {0, 1, 2})])
+def test_sub_folders_are_classes(tmp_path, names, labels):
+    write_pictures(tmp_path, [f"{name}/{n}.png" for name in names for n in range(5)])
+    digits = ar.load_images(tmp_path)
+    assert {int(label) for part in digits for label in part.labels} == labels
+    for part in digits:
+        for image, label in zip(part.images, part.labels, strict=True):
+            name = names[int(image[0, 0]) // 5]
+            assert label == (int(name) if "cat" not in names else sorted(names).index(name))
+
+
+def test_folders_to_train_on_and_to_test_on_are_taken_for_what_they_are(tmp_path):
+    write_pictures(
+        tmp_path, [f"training/{n % 2}/{n}.png" for n in range(12)] + [f"testing/1/{n}.png" for n in range(3)]
+    )
+    digits = ar.load_images(tmp_path)
+    assert [len(part.images) for part in digits] == [10, 2, 3]
+    assert digits.test.labels.tolist() == [1, 1, 1]
+
+
+def test_colour_becomes_grey_what_is_transparent_black_and_the_middle_is_kept(tmp_path):
+    picture = Image.new("RGBA", (80, 40), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 255), (30, 0, 50, 40))  # red, in the middle third of the middle square
+    for n in range(3):
+        picture.save(tmp_path / f"{n}.png")
+    image = ar.load_images(tmp_path).train.images[0]
+    assert image[:, 14].unique().tolist() == [76]  # red's share of grey: 0.299
+    assert image[:, :5].unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_idx_files_of_any_count_and_size_are_read(tmp_path, single):
+    images = np.random.default_rng(0).integers(0, 256, (21, 12, 12)).astype(np.uint8)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 21, 12, 12) + images.tobytes())
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 21) + bytes(range(21)))
+    digits = ar.load_images(tmp_path / "train-images-idx3-ubyte" if single else tmp_path)
+    assert [len(part.images) for part in digits] == [15, 3, 3]
+    for part in digits:
+        assert torch.equal(part.images, torch.from_numpy(images)[part.labels])
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    (["notes.txt"], "must hold pictures, or MNIST's idx files, not neither"),
+    (["0/a.png", "b.png", "c.png"], "must all lie in sub-folders, or none"),
+    (["a.png", "b.png"], "must be at least 3, not 2"),
+])  # fmt: skip
+def test_what_a_folder_lacks_is_named(tmp_path, names, words):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch() if name.endswith("txt") else write_pictures(tmp_path, [name])
+    with pytest.raises(ValueError, match=words):
+        ar.load_images(tmp_path)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    write_pictures(tmp_path, [f"{n}.png" for n in range(5)])
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"3\.png is no picture that can be read"):
+        ar.load_images(tmp_path)
 
 
 @pytest.mark.usefixtures("no_network")

@@ -17,6 +17,8 @@ PACKAGE = ROOT / "ar_helpers"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LAYERS = [
     "checks",
+    "files",
+    "pictures",
     "data",
     "tokens",
     "models",

@@ -18,10 +18,10 @@ class PixelModel(nn.Module):
     def __init__(self, fewest_classes=1, **config):
         super().__init__()
         lowest = {"num_levels": 2, "num_classes": fewest_classes, "dropout": 0}
-        check_sizes(config, lowest)  # all others are at least 1
-        self.config = config  # what rebuilds the model
-        self.num_levels, self.image_size = config["num_levels"], config["image_size"]
-        self.num_classes = config.get("num_classes", 0)
+        self.config = check_sizes(config, lowest)  # it rebuilds the model; others: 1
+        self.num_levels = self.config["num_levels"]
+        self.image_size = self.config["image_size"]
+        self.num_classes = self.config.get("num_classes", 0)
 
     def image_logits(self, tokens, labels=None):
         """Logits (B, N, K) of whole images (B, N): each from the pixels before it."""

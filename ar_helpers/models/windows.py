@@ -64,7 +64,8 @@ class OneHotMLP(WindowModel):
 
     def forward(self, context, position=None, label=None):
         one_hot = F.one_hot(context, self.num_levels + 1)  # (..., C, K + 1)
-        return self.layers(one_hot.flatten(-2).float())  # (..., K)
+        numbers = one_hot.flatten(-2).type_as(self.layers[0].weight)
+        return self.layers(numbers)  # (..., C * (K + 1)) to (..., K)
 
 
 class PositionalMLP(WindowModel):
@@ -89,9 +90,9 @@ class PositionalMLP(WindowModel):
 
     def forward(self, context, position=None, label=None):
         one_hot = F.one_hot(context, self.num_levels + 1)  # (..., C, K + 1)
-        tokens = one_hot.flatten(-2).float()  # (..., C * (K + 1))
         row = self.row_embedding(position // self.image_size)  # (..., 32)
         col = self.col_embedding(position % self.image_size)
+        tokens = one_hot.flatten(-2).type_as(row)  # (..., C * (K + 1))
         return self.layers(torch.cat([tokens, row, col], dim=-1))  # (..., K)
 
 

@@ -1,0 +1,62 @@
+"""Files that are there whole or not at all, however many runs write at once; and bars that show how far a run is."""
+
+import os
+import secrets
+import struct
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+with warnings.catch_warnings(action="ignore"):  # where ipywidgets is missing, bars of text will do
+    from tqdm.auto import tqdm
+
+
+def write(path: str | Path, content: bytes) -> None:
+    """Write a file aside, under a name that no other run has, then rename it into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file."""
+    write(path, save(tensors, metadata))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, "pt") as file:  # opened once: another run may put a newer one in its place
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, struct.error) as error:
+        raise OSError(f"{path} is damaged or no safetensors file ({error}): delete it, or fetch it again") from error
+
+
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, where nothing is a terminal and bars are shown all the same."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return "IPKernelApp" in getattr(get_ipython(), "config", {})
+
+
+def progress(steps: Iterable | None = None, *, unit: str, quiet: bool = False, **options) -> tqdm:
+    """A bar with the time left, in a terminal or a notebook, after the first second; it leaves nothing behind.
+
+    TQDM_DISABLE=1 hides it in notebooks, as when the book is made.
+    """
+    hidden = {"disable": True} if quiet else {} if in_notebook() else {"disable": None}  # None: in a terminal only
+    return tqdm(steps, unit=unit, leave=False, delay=1, **hidden, **options)

@@ -1,0 +1,201 @@
+"""Pictures from outside: opening any of them in grey, and reading a digit from a photograph as MNIST would have it."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+LONGEST = 800  # pixels along the longer side at which a digit is looked for
+CROP = "crop the picture so that the digit fills most of it"
+
+
+def open_picture(path: str | Path, longest: int = 4000) -> Image.Image:
+    """A picture of any kind, upright, as "L", "RGB", or "RGBA" if any of it is transparent.
+
+    One that is larger than `longest` is made smaller by a whole number, but not below that. Floats and 32-bit shades,
+    which have no fixed scale, are stretched from 0, or the darkest if that is below, to the lightest.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture that can be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no picture {path}")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path) as file,
+        ):
+            file.draft(file.mode, (longest, longest))  # a JPEG is decoded no larger than it needs to be
+            picture = ImageOps.exif_transpose(file)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+    if picture.mode[0] in "IF":  # 16 bits, 32 bits, or floats
+        shades = np.nan_to_num(np.asarray(picture, dtype=np.float32))
+        lowest = min(shades.min(), 0)
+        highest = 65535 if picture.mode.startswith("I;16") else shades.max()
+        picture = Image.fromarray((255 * (shades - lowest) / max(highest - lowest, 1e-9)).round().astype(np.uint8))
+    elif picture.mode in ("LA", "La", "PA", "RGBa", "RGBA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        if picture.getextrema()[3][0] == 255:
+            picture = picture.convert("RGB")
+    elif picture.mode not in ("L", "RGB"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    return picture.reduce(max(1, max(picture.size) // longest))
+
+
+def open_grey(path: str | Path) -> Image.Image:
+    """A picture in 8-bit grey; where it is transparent it is black."""
+    picture = open_picture(path)
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+    return picture.convert("L")
+
+
+def read_picture(path: str | Path) -> tuple[Tensor, str]:
+    """A picture of one digit as MNIST has it: (28, 28), uint8, light on dark, 20 pixels long, its centre of mass amid.
+
+    Returns the picture, and how its own colours were understood: "dark on light" or "light on dark". One that is
+    light on dark and of 28 x 28 pixels is taken as it is. In a photograph the digit may lie anywhere and take up as
+    little as a twentieth of the longer side; uneven light, grain, specks, faint lines on the paper and the table around
+    it are not taken for ink.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, or no single digit can be made out in it.
+    """
+    colours = _on_its_ground(open_picture(path, LONGEST))  # (H, W, 3)
+    grey = colours.max(2) / 2 + colours.min(2) / 2
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if np.ptp(grey) < 25:
+        raise ValueError(f"{path} shows no digit: it is nearly all of one shade")
+    light_ground = np.median(edge) > (grey.min() + grey.max()) / 2
+    if not light_ground and grey.shape == (28, 28):
+        return torch.from_numpy(colours.mean(2).round().astype(np.uint8)), "light on dark"
+    problem = None
+    for dark_on_light in (light_ground, not light_ground):  # a sheet on a dark table is dark on light all the same
+        ink = _ink(colours if dark_on_light else 255 - colours)
+        found, why = _digit(ink)
+        if found is not None:
+            return _as_mnist(ink, found), "dark on light" if dark_on_light else "light on dark"
+        problem = problem or why
+    raise ValueError(f"{path} shows {problem}: {CROP}")
+
+
+def _on_its_ground(picture: Image.Image) -> np.ndarray:
+    """Colours (H, W, 3), float32. What is transparent takes the shade that sets off what is not."""
+    if picture.mode == "RGBA":
+        *_, opacity = picture.split()
+        visible = np.asarray(picture.convert("L"))[np.asarray(opacity) > 127]
+        low, shade, high = np.percentile(visible, (5, 50, 95)) if visible.size else (0, 0, 0)
+        if high - low < 25:  # all of one shade: the drawing is in the opacity
+            shade = 0 if shade > 127 else 255
+        ground = Image.new("RGBA", picture.size, (round(shade),) * 3 + (255,))
+        picture = Image.alpha_composite(ground, picture)
+    return np.asarray(picture.convert("RGB"), dtype=np.float32)
+
+
+def _ink(colours: np.ndarray) -> np.ndarray:
+    """How much darker each pixel is than the paper around it, (H, W) from 0 to 1, in the channel that shows it best.
+
+    The paper's colour is the lightest nearby, in a window wider than any stroke: a closing, as is usual for documents.
+    """
+    from scipy import ndimage
+
+    height, width = colours.shape[:2]
+    factor = max(1, max(height, width) // 200)
+    small = np.asarray(Image.fromarray(colours.astype(np.uint8)).reduce(factor), dtype=np.float32)
+    window = max(3, round(0.45 * min(small.shape[:2])))
+    paper = ndimage.grey_closing(small, (window, window, 1))
+    paper = ndimage.gaussian_filter(paper, (window / 8, window / 8, 0))
+    paper = Image.fromarray(paper.round().astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+    return (1 - colours / np.maximum(np.asarray(paper, dtype=np.float32), 1)).clip(0, 1).max(2)
+
+
+def _digit(ink: np.ndarray) -> tuple[np.ndarray | None, str]:
+    """Where the digit's strokes are, (H, W) bool; or None, and what there is instead."""
+    from scipy import ndimage
+
+    longest = max(ink.shape)
+    smooth = ndimage.gaussian_filter(ink, 1.0 if longest > 200 else 0)
+    for threshold in (0.5, 0.35, 0.25, 0.18, 0.12):
+        parts = _parts(smooth > threshold)
+        strokes = [part for part in parts if part.length >= max(4, longest / 20) and part.is_stroke()]
+        inner = [part for part in strokes if not part.touches]
+        if inner or strokes:
+            break
+    else:
+        return None, "no digit" if (smooth > 0.12).any() else "nothing darker or lighter than its ground"
+    main = max(inner or strokes, key=lambda part: part.mask.sum())
+    pen = np.percentile(smooth[main.at][main.mask], 75)
+    parts = _parts(smooth > 0.4 * pen)
+    main = max(parts, key=lambda part: (part.of(ink.shape) & main.of(ink.shape)).sum())
+    found = main.of(ink.shape)
+    reach = ndimage.distance_transform_edt(~found)
+    for part in parts:
+        mask = part.of(ink.shape)
+        if part is main or part.length < 0.15 * main.length or (part.touches and not main.touches):
+            continue
+        if reach[mask].min() <= 0.12 * main.length and part.length < 0.8 * main.length:
+            found = found | mask  # the pen was lifted
+        elif part.length >= 0.5 * main.length and part.is_stroke():
+            return None, "more than one thing"
+    return found, ""
+
+
+class _Part:
+    """A connected part of a mask: the slices it lies `at`, and its own `mask` there."""
+
+    def __init__(self, at, mask: np.ndarray, shape: tuple):
+        self.at, self.mask, self.length = at, mask, max(mask.shape)
+        self.touches = any(side.start == 0 or side.stop == size for side, size in zip(at, shape, strict=True))
+
+    def of(self, shape: tuple) -> np.ndarray:
+        whole = np.zeros(shape, bool)
+        whole[self.at] = self.mask
+        return whole
+
+    def is_stroke(self) -> bool:
+        """Whether it is thin, as a pen's work is, and no sheet, table or shadow."""
+        from scipy import ndimage, spatial
+
+        thickness = 2 * ndimage.distance_transform_edt(np.pad(self.mask, 1)).max() / self.length
+        if thickness <= 0.33 or min(self.mask.shape) < 3:
+            return thickness <= 0.6
+        hull = spatial.ConvexHull(np.argwhere(self.mask))
+        return thickness <= 0.5 and self.mask.sum() < 0.75 * hull.volume  # in two dimensions, the area
+
+
+def _parts(mask: np.ndarray) -> list[_Part]:
+    from scipy import ndimage
+
+    numbers, _ = ndimage.label(mask, np.ones((3, 3)))
+    boxes = ndimage.find_objects(numbers)
+    return [_Part(at, numbers[at] == number, mask.shape) for number, at in enumerate(boxes, 1)]
+
+
+def _as_mnist(ink: np.ndarray, found: np.ndarray) -> Tensor:
+    """The strokes in a box of 20 x 20 pixels, and that in one of 28 x 28 with their centre of mass in the middle."""
+    from scipy import ndimage
+
+    pen = np.percentile(ink[found], 75)
+    near = ndimage.binary_dilation(found, iterations=max(1, max(ink.shape) // 200))
+    ink = np.where(near, (ink / pen * 1.2 - 0.1).clip(0, 1), 0).astype(np.float32)  # the paper's grain does not count
+    rows, cols = np.nonzero(ink.max(1) > 0)[0], np.nonzero(ink.max(0) > 0)[0]
+    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    longest = max(ink.shape)
+    size = tuple(max(1, round(20 * side / longest)) for side in reversed(ink.shape))
+    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BOX if longest > 20 else Image.BICUBIC))
+    small = np.clip(small / small.max(), 0, 1)
+    height, width = small.shape
+    middle = [(np.indices(small.shape)[axis] * small).sum() / small.sum() for axis in (0, 1)]
+    top, left = (
+        int(np.clip(round(13.5 - centre), 0, 28 - side)) for centre, side in zip(middle, small.shape, strict=True)
+    )
+    digit = np.zeros((28, 28), np.float32)
+    digit[top : top + height, left : left + width] = small
+    return torch.from_numpy(np.round(255 * digit).astype(np.uint8))
