@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from . import models
 from .checks import check_choice, check_ending, check_finite
-from .data import ImageSet, quick_mode, switched_on, user_cache
-from .files import read_tensors, write, write_tensors
+from .data import ImageSet, quick_mode, user_cache
+from .files import read_tensors, switched_on, write, write_tensors
 from .plots import table
 from .recipes import RECIPES
 from .scoring import fingerprint

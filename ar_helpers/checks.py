@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+
+NO_NUMBERS = (bool, np.bool_, str)
 
 
 def is_integer(values) -> bool:
@@ -71,14 +74,14 @@ def check_choice(name: str, value: str, allowed: Sequence[str], of: str = "one o
 
 def whole_number(name: str, value) -> int:
     """The value as an int. NumPy's integers and 2.0 are whole numbers, 2.5 and True are none."""
-    if isinstance(value, bool | str) or not _is_number(value) or value != int(value):
+    if isinstance(value, NO_NUMBERS) or not _is_number(value) or value != int(value):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     return int(value)
 
 
 def real_number(name: str, value) -> float:
     """The value as a float, NumPy's among them."""
-    if isinstance(value, bool | str) or not _is_number(value, infinite=True):
+    if isinstance(value, NO_NUMBERS) or not _is_number(value, infinite=True):
         raise TypeError(f"{name} must be a number, not {value!r}")
     return float(value)
 

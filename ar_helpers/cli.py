@@ -336,7 +336,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; bad input ends it with one line and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a console may lack the letters of a name
+        if hasattr(stream, "reconfigure"):  # a notebook's are of another kind
+            stream.reconfigure(errors="backslashreplace")  # a console may lack the letters of a name
     options = parser()
     parsed = options.parse_args(arguments)
     try:

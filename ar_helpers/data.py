@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .checks import check_agreement, check_at_least, check_content, check_path
-from .files import progress
+from .files import progress, switched_on
 from .pictures import open_grey
 
 TRAIN_SIZE, VAL_SIZE, TEST_SIZE = 50_000, 10_000, 10_000
@@ -54,11 +54,6 @@ class Digits(namedtuple("Digits", ["train", "val", "test"])):
     """
 
     name: str = "digits"
-
-
-def switched_on(variable: str) -> bool:
-    """Whether an environment variable says yes: anything but nothing, 0, false, no and off does."""
-    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def quick_mode() -> bool:

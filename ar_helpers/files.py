@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, however many runs write at once; and bars that show how far a run is."""
+"""Files that are there whole or not at all, however many runs write at once; bars, and what switches them off."""
 
 import os
 import secrets
@@ -44,6 +44,11 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise OSError(f"{path} is damaged or no safetensors file ({error}): delete it, or fetch it again") from error
 
 
+def switched_on(variable: str) -> bool:
+    """Whether an environment variable says yes: anything but nothing, 0, false, no and off does."""
+    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def in_notebook() -> bool:
     """Whether this is the kernel of a notebook, where nothing is a terminal and bars are shown all the same."""
     try:
@@ -56,7 +61,7 @@ def in_notebook() -> bool:
 def progress(steps: Iterable | None = None, *, unit: str, quiet: bool = False, **options) -> tqdm:
     """A bar with the time left, in a terminal or a notebook, after the first second; it leaves nothing behind.
 
-    TQDM_DISABLE=1 hides it in notebooks, as when the book is made.
+    TQDM_DISABLE=1 hides it, as when the book is made.
     """
-    hidden = {"disable": True} if quiet else {} if in_notebook() else {"disable": None}  # None: in a terminal only
-    return tqdm(steps, unit=unit, leave=False, delay=1, **hidden, **options)
+    hidden = quiet or switched_on("TQDM_DISABLE") or (False if in_notebook() else None)  # None: in a terminal only
+    return tqdm(steps, unit=unit, leave=False, delay=1, disable=hidden, **options)

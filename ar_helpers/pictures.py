@@ -76,14 +76,17 @@ def read_picture(path: str | Path) -> tuple[Tensor, str]:
     light_ground = np.median(edge) > (grey.min() + grey.max()) / 2
     if not light_ground and grey.shape == (28, 28):
         return torch.from_numpy(colours.mean(2).round().astype(np.uint8)), "light on dark"
-    problem = None
     for dark_on_light in (light_ground, not light_ground):  # a sheet on a dark table is dark on light all the same
-        ink = _ink(colours if dark_on_light else 255 - colours)
-        found, why = _digit(ink)
-        if found is not None:
-            return _as_mnist(ink, found), "dark on light" if dark_on_light else "light on dark"
-        problem = problem or why
-    raise ValueError(f"{path} shows {problem}: {CROP}")
+        shown = colours if dark_on_light else 255 - colours
+        paper = _paper(shown)
+        ink = (1 - shown / paper).clip(0, 1).max(2)  # how much darker than the paper, in the channel that shows it best
+        found, others = _digit(ink, may_touch=dark_on_light == light_ground)
+        if found is None or not _stands_out(found, shown, paper):
+            continue
+        if others:
+            raise ValueError(f"{path} shows more than one thing: {CROP}")
+        return _as_mnist(ink, found), "dark on light" if dark_on_light else "light on dark"
+    raise ValueError(f"{path} shows no digit that can be told from what is around it: {CROP}")
 
 
 def _on_its_ground(picture: Image.Image) -> np.ndarray:
@@ -99,10 +102,10 @@ def _on_its_ground(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("RGB"), dtype=np.float32)
 
 
-def _ink(colours: np.ndarray) -> np.ndarray:
-    """How much darker each pixel is than the paper around it, (H, W) from 0 to 1, in the channel that shows it best.
+def _paper(colours: np.ndarray) -> np.ndarray:
+    """The colour of the paper at every pixel, (H, W, 3), at least 1.
 
-    The paper's colour is the lightest nearby, in a window wider than any stroke: a closing, as is usual for documents.
+    It is the lightest nearby, in a window wider than any stroke: a closing, as is usual for documents.
     """
     from scipy import ndimage
 
@@ -113,28 +116,42 @@ def _ink(colours: np.ndarray) -> np.ndarray:
     paper = ndimage.grey_closing(small, (window, window, 1))
     paper = ndimage.gaussian_filter(paper, (window / 8, window / 8, 0))
     paper = Image.fromarray(paper.round().astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
-    return (1 - colours / np.maximum(np.asarray(paper, dtype=np.float32), 1)).clip(0, 1).max(2)
+    return np.maximum(np.asarray(paper, dtype=np.float32), 1)
 
 
-def _digit(ink: np.ndarray) -> tuple[np.ndarray | None, str]:
-    """Where the digit's strokes are, (H, W) bool; or None, and what there is instead."""
+def _stands_out(found: np.ndarray, colours: np.ndarray, paper: np.ndarray) -> bool:
+    """Whether strokes have another colour than what is beside them, unlike the paper between strokes, or a shadow."""
+    from scipy import ndimage
+
+    channel = (1 - colours[found] / paper[found]).mean(0).argmax()
+    shades, contrast = colours[..., channel], (paper - colours)[..., channel]
+    thickness = 2 * ndimage.distance_transform_edt(found).max()
+    away = ndimage.distance_transform_edt(~found)
+    beside = (away > thickness / 2 + 1) & (away <= thickness + 3)
+    differ = np.abs(shades[beside] - np.median(shades[found])) > 0.4 * np.median(contrast[found])
+    return differ.size == 0 or differ.mean() > 0.7
+
+
+def _digit(ink: np.ndarray, may_touch: bool) -> tuple[np.ndarray | None, bool]:
+    """Where the digit's strokes are, (H, W) bool, if there are any; and whether there is something else as large."""
     from scipy import ndimage
 
     longest = max(ink.shape)
     smooth = ndimage.gaussian_filter(ink, 1.0 if longest > 200 else 0)
     for threshold in (0.5, 0.35, 0.25, 0.18, 0.12):
         parts = _parts(smooth > threshold)
-        strokes = [part for part in parts if part.length >= max(4, longest / 20) and part.is_stroke()]
+        large = [part for part in parts if part.length >= max(4, longest / 20) and not part.is_margin]
+        strokes = [part for part in large if part.is_stroke()]
         inner = [part for part in strokes if not part.touches]
-        if inner or strokes:
+        if inner or (strokes and may_touch and threshold > 0.3):  # a shadow is faint, and reaches the edge
             break
     else:
-        return None, "no digit" if (smooth > 0.12).any() else "nothing darker or lighter than its ground"
+        return None, False
     main = max(inner or strokes, key=lambda part: part.mask.sum())
     pen = np.percentile(smooth[main.at][main.mask], 75)
     parts = _parts(smooth > 0.4 * pen)
     main = max(parts, key=lambda part: (part.of(ink.shape) & main.of(ink.shape)).sum())
-    found = main.of(ink.shape)
+    found, others = main.of(ink.shape), False
     reach = ndimage.distance_transform_edt(~found)
     for part in parts:
         mask = part.of(ink.shape)
@@ -143,8 +160,8 @@ def _digit(ink: np.ndarray) -> tuple[np.ndarray | None, str]:
         if reach[mask].min() <= 0.12 * main.length and part.length < 0.8 * main.length:
             found = found | mask  # the pen was lifted
         elif part.length >= 0.5 * main.length and part.is_stroke():
-            return None, "more than one thing"
-    return found, ""
+            others = True
+    return found, others
 
 
 class _Part:
@@ -152,7 +169,13 @@ class _Part:
 
     def __init__(self, at, mask: np.ndarray, shape: tuple):
         self.at, self.mask, self.length = at, mask, max(mask.shape)
-        self.touches = any(side.start == 0 or side.stop == size for side, size in zip(at, shape, strict=True))
+        ends = [(side.start == 0, side.stop == size) for side, size in zip(at, shape, strict=True)]
+        self.touches = any(map(any, ends))  # the picture's edge
+        edges = [(mask[0], mask[-1], shape[1]), (mask[:, 0], mask[:, -1], shape[0])]
+        self.is_margin = any(  # it fills one edge of the picture, and does not reach the other
+            (first and not last and one.sum() > 0.9 * size) or (last and not first and other.sum() > 0.9 * size)
+            for (first, last), (one, other, size) in zip(ends, edges, strict=True)
+        )
 
     def of(self, shape: tuple) -> np.ndarray:
         whole = np.zeros(shape, bool)

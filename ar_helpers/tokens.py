@@ -35,7 +35,10 @@ def quantize(images: Tensor, num_levels: int) -> Tensor:
     images = torch.as_tensor(images)
     check_images(images)
     if images.dtype == torch.uint8:
-        return (images.int() * num_levels // 256).to(torch.uint8)
+        tokens = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for part, out in zip(images.reshape(-1).split(2**22), tokens.view(-1).split(2**22), strict=True):
+            out.copy_(part.int() * num_levels // 256)  # a part at a time: an int takes four bytes
+        return tokens
     return (images.float() * num_levels).floor().clamp(max=num_levels - 1).to(torch.uint8)
 
 
@@ -104,7 +107,7 @@ class ContextWindows(Dataset):
         # Picking from the padded images as one long row is twice as fast as by image and position.
         start = index + image * self.context_length
         window = self.padded.flatten().unfold(0, self.context_length + 1, 1).index_select(0, start.flatten())
-        window = window.long().view(*index.shape, -1)  # (..., C + 1): the context, then the target
+        window = window.long().view(*index.shape, self.context_length + 1)  # (..., C + 1): the context, then the target
         label = None if self.labels is None else self.labels[image]
         return (window[..., :-1], position, label), window[..., -1]
 
@@ -128,10 +131,12 @@ class ThinnedWindows(ContextWindows):
     def __init__(self, tokens, labels=None, *, context_length, num_levels, keep=0.125, seed=0):
         super().__init__(tokens, labels, context_length=context_length, num_levels=num_levels)
         check_share(keep=keep)
-        context = self.windows[..., :-1]
+        black = (self.padded == 0) | (self.padded == num_levels)  # (M, C + N)
+        near = [self.context_length - 2, self.context_length - 1, 0, 1, 2]  # places in a window
+        near = [min(max(place, 0), self.context_length - 1) for place in near]  # which may be shorter
         dull = torch.ones(self.tokens.shape, dtype=torch.bool)
-        for part in (context[..., -2:], context[..., :3]):
-            dull &= ((part == 0) | (part == num_levels)).all(-1)
+        for place in near:
+            dull &= black[:, place : place + dull.shape[1]]
         dull = dull.flatten()
         chosen = torch.rand(len(dull), generator=torch.Generator().manual_seed(seed)) < keep
         self.indices = (chosen | ~dull).nonzero().squeeze(1)

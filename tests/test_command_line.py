@@ -113,7 +113,10 @@ def test_evaluate_prints_nothing_but_json_even_on_stand_in_data(command):
     [
         (("huge",), "the model must be a .safetensors file or one of tiny, not 'huge'"),
         (("no.safetensors",), "there is no checkpoint no.safetensors"),
-        (("tiny", "--data", "cifar"), "name must be one of mnist, fashion_mnist, kmnist, digits, not 'cifar'"),
+        (
+            ("tiny", "--data", "cifar"),
+            "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar'",
+        ),
         (("tiny", "--data", "digits", "--limit", "0"), "--limit must be at least 1, not 0"),
         (("tiny", "--data", "digits", "--limit", "-1"), "--limit must be at least 1, not -1"),
     ],
@@ -127,7 +130,7 @@ def test_evaluate_names_a_truncated_file_and_one_that_suits_no_data(command, tmp
     ar.save_checkpoint(path, ar.OneHotMLP(image_size=8, hidden_size=4))
     code, out, err = command("evaluate", path, "--data", "digits")
     assert (code, out) == (2, "")
-    assert err == "error: tokens must have shape (B, 64), not (8, 784)\n"
+    assert err == "error: images must be of 8 x 8 pixels, as the model's images are, not 28 x 28\n"
     path.write_bytes(path.read_bytes()[:-1])
     code, out, err = command("evaluate", path, "--data", "digits")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
@@ -333,7 +336,7 @@ def test_train_leaves_weights_and_card_and_nothing_else(command, tmp_path):
     ("arguments", "message"),
     [
         (("--steps", "0"), "steps must be at least 1, not 0"),
-        (("--data", "cifar"), "name must be one of mnist, fashion_mnist, kmnist, digits, not 'cifar'"),
+        (("--data", "cifar"), "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar'"),
     ],
 )
 def test_train_names_what_is_wrong_and_writes_nothing(command, tmp_path, arguments, message):

@@ -56,6 +56,7 @@ def test_runs_from_an_empty_folder_with_the_wheel_alone(path, wheel, tmp_path, r
     """
     shutil.copy(path, tmp_path)
     environment = os.environ | {"AR_QUICK": "1", "PYTHONPATH": str(wheel), "XDG_CACHE_HOME": str(wheel / "cache")}
+    environment["TQDM_DISABLE"] = "1"
     environment["OMP_NUM_THREADS"] = "1"  # the other tests need a core as well, and threads that wait for one burn it
     environment.pop("AR_DATA", None)
     where = "import ar_helpers; print(ar_helpers.__file__)"

@@ -14,7 +14,8 @@ from torch.utils.data import Subset
 import ar_helpers as ar
 from ar_helpers import cards, cli, files, training
 from ar_helpers.checks import real_number, whole_number
-from ar_helpers.data import quick_mode, switched_on
+from ar_helpers.data import quick_mode
+from ar_helpers.files import switched_on
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -282,10 +283,10 @@ def test_two_kernels_that_run_the_same_chapter_do_not_disturb_each_other(tmp_pat
 def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
     code = "import sys; from ar_helpers.files import write\n"
     code += "for i in range(200): write(sys.argv[1], sys.argv[2].encode() * 9999)"
-    runs = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "f", letter]) for letter in "abc"]
+    runs = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "out" / "f", letter]) for letter in "abc"]
     assert [run.wait() for run in runs] == [0, 0, 0]
-    assert os.listdir(tmp_path) == ["f"]
-    content = (tmp_path / "f").read_text()
+    assert os.listdir(tmp_path / "out") == ["f"]
+    content = (tmp_path / "out" / "f").read_text()
     assert len(content) == 9999
     assert len(set(content)) == 1
 
@@ -406,3 +407,31 @@ def test_the_command_line_trains_on_images_of_ones_own(monkeypatch, tmp_path, ca
     with pytest.raises(SystemExit):
         cli.main(["train", "transformer", *options, "--context-length", "15"])
     assert "--context-length must not be given for transformer" in capsys.readouterr().err
+
+
+# --- Bars -----------------------------------------------------------------------------------------------------------
+
+WAITING = """
+import time
+from ar_helpers.files import progress
+for _ in progress(range(4), unit="step"):
+    time.sleep(0.5)
+for _ in progress(range(9), unit="step", quiet=True):
+    time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_notebook_shows_one_bar_and_the_books_outputs_none(hidden, monkeypatch, tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", str(cards.CHECKPOINTS.parent.parent))
+    if hidden:
+        monkeypatch.setenv("TQDM_DISABLE", "1")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(WAITING)])
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = notebook.cells[0].outputs
+    kinds = [kind for output in outputs for kind in output.get("data", {"stream": ""})]
+    assert kinds.count("application/vnd.jupyter.widget-view+json") == (0 if hidden else 1), outputs
+    assert not any("IProgress" in output.get("text", "") for output in outputs)
