@@ -3,32 +3,38 @@
 import os
 import secrets
 import struct
-import warnings
+import sys
+import time
 from collections.abc import Iterable
+from contextlib import suppress
+from glob import escape
+from importlib.util import find_spec
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-
-with warnings.catch_warnings(action="ignore"):  # where ipywidgets is missing, bars of text will do
-    from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 def write(path: str | Path, content: bytes) -> None:
     """Write a file aside, under a name that no other run has, then rename it into place."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
     try:
         aside.write_bytes(content)
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}-*.part"):
+        with suppress(OSError):  # by a run that was killed; another one, at work now, needs no hour for a file
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file."""
+    """Write a safetensors file; its folder is made if need be."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write(path, save(tensors, metadata))
 
 
@@ -51,11 +57,8 @@ def switched_on(variable: str) -> bool:
 
 def in_notebook() -> bool:
     """Whether this is the kernel of a notebook, where nothing is a terminal and bars are shown all the same."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return "IPKernelApp" in getattr(get_ipython(), "config", {})
+    ipython = sys.modules.get("IPython")  # a kernel has imported it
+    return ipython is not None and "IPKernelApp" in getattr(ipython.get_ipython(), "config", {})
 
 
 def progress(steps: Iterable | None = None, *, unit: str, quiet: bool = False, **options) -> tqdm:
@@ -63,5 +66,8 @@ def progress(steps: Iterable | None = None, *, unit: str, quiet: bool = False, *
 
     TQDM_DISABLE=1 hides it, as when the book is made.
     """
+    kind = tqdm
+    if in_notebook() and find_spec("ipywidgets"):  # without it a bar of text will do
+        from tqdm.notebook import tqdm as kind
     hidden = quiet or switched_on("TQDM_DISABLE") or (False if in_notebook() else None)  # None: in a terminal only
-    return tqdm(steps, unit=unit, leave=False, delay=1, disable=hidden, **options)
+    return kind(steps, unit=unit, leave=False, delay=1, disable=hidden, **options)

@@ -281,6 +281,7 @@ def test_two_kernels_that_run_the_same_chapter_do_not_disturb_each_other(tmp_pat
 
 
 def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
+    (tmp_path / "out").mkdir()
     code = "import sys; from ar_helpers.files import write\n"
     code += "for i in range(200): write(sys.argv[1], sys.argv[2].encode() * 9999)"
     runs = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "out" / "f", letter]) for letter in "abc"]
