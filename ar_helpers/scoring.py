@@ -63,19 +63,20 @@ def pixel_bits(model: nn.Module, tokens: Tensor, labels: Tensor | None = None) -
     return torch.cat(bits)
 
 
-def bits_per_pixel(model: nn.Module, images: ImageSet) -> float:
+def bits_per_pixel(model: nn.Module, images: ImageSet, quiet: bool = False) -> float:
     """The book's yardstick: the mean of -log2 p(pixel | pixels before it) over every pixel of every image.
 
     Args:
         model: any model of the book. A conditional one is told the true labels.
         images: images (M, H, W), uint8, and their labels (M,); quantized to the model's levels here.
+        quiet: show no bar.
 
     Returns:
         Bits per pixel, at least 0; log2 K is the score of a uniform guess.
     """
     check_image_set("images", images, model.image_size)
     total = 0.0
-    with progress(unit="image", total=len(images.images)) as bar:
+    with progress(unit="image", total=len(images.images), quiet=quiet) as bar:
         for pixels, labels in zip(images.images.split(200), images.labels.split(200), strict=True):
             tokens = quantize(pixels, model.num_levels).flatten(1)
             total += pixel_bits(model, tokens, labels if model.num_classes else None).double().sum().item()

@@ -132,10 +132,8 @@ class ThinnedWindows(ContextWindows):
         super().__init__(tokens, labels, context_length=context_length, num_levels=num_levels)
         check_share(keep=keep)
         black = (self.padded == 0) | (self.padded == num_levels)  # (M, C + N)
-        near = [self.context_length - 2, self.context_length - 1, 0, 1, 2]  # places in a window
-        near = [min(max(place, 0), self.context_length - 1) for place in near]  # which may be shorter
-        dull = torch.ones(self.tokens.shape, dtype=torch.bool)
-        for place in near:
+        dull, places = torch.ones(self.tokens.shape, dtype=torch.bool), range(self.context_length)
+        for place in {*places[-2:], *places[:3]}:  # in the window
             dull &= black[:, place : place + dull.shape[1]]
         dull = dull.flatten()
         chosen = torch.rand(len(dull), generator=torch.Generator().manual_seed(seed)) < keep

@@ -254,7 +254,7 @@ def fit(
                 if val is not None:
                     history.val_steps.append(step)
                     with autocast:
-                        history.val_bits.append(bits_per_pixel(kept, val))
+                        history.val_bits.append(bits_per_pixel(kept, val, quiet=True))
                 history.seconds = before + time.perf_counter() - began
                 if not quiet:
                     bar.write(_line(step, steps, history), sys.stdout)
@@ -308,7 +308,7 @@ def _validation_seconds(model: nn.Module, val: ImageSet | None, autocast: torch.
     few = val.first(16)
     began = time.perf_counter()
     with autocast:
-        bits_per_pixel(model, few)
+        bits_per_pixel(model, few, quiet=True)
     return 10 * (time.perf_counter() - began) * len(val.images) / len(few.images)
 
 

@@ -231,3 +231,32 @@ def test_no_file_names_a_machine_or_a_package_index():
             continue
         assert not re.search(machine, content), path
         assert not re.search(index, content), path
+
+
+# Make
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_an_old_python_is_named_in_a_line_and_what_it_left_is_cleared(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "book/requirements.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    make = ["make", "-C", tmp_path, "--no-print-directory"]
+    found = subprocess.run([*make, "lab", f"PYTHON={old}"], capture_output=True, text=True)
+    assert found.returncode != 0
+    assert found.stdout == f"{old} is not Python 3.11 or newer: add one that is, as in make lab PYTHON=python3.12\n"
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("python", "pip"):
+        shutil.copy(old, tmp_path / ".venv" / "bin" / name)
+    subprocess.run([*make, ".venv/made", f"PYTHON={sys.executable}"], check=True, capture_output=True)
+    subprocess.run([tmp_path / ".venv" / "bin" / "python", "-c", "import pip"], check=True)
+
+
+def test_the_first_line_of_make_lab_says_how_much_it_downloads():
+    found = subprocess.run(["make", "-n", "lab", "-W", "pyproject.toml"], cwd=ROOT, capture_output=True, text=True)
+    lines = [line for line in found.stdout.splitlines() if "pip install" in line or "GB" in line]
+    assert "5.8 GB" in lines[0]
+    assert "make lab CPU=1" in lines[0]
