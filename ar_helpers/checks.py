@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-NO_NUMBERS = (bool, np.bool_, str)
+NO_NUMBERS = ("bool", "bool_", "str")  # by name, since NumPy has its own
 
 
 def is_integer(values) -> bool:
@@ -74,14 +73,14 @@ def check_choice(name: str, value: str, allowed: Sequence[str], of: str = "one o
 
 def whole_number(name: str, value) -> int:
     """The value as an int. NumPy's integers and 2.0 are whole numbers, 2.5 and True are none."""
-    if isinstance(value, NO_NUMBERS) or not _is_number(value) or value != int(value):
+    if type(value).__name__ in NO_NUMBERS or not _is_number(value) or value != int(value):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     return int(value)
 
 
 def real_number(name: str, value) -> float:
     """The value as a float, NumPy's among them."""
-    if isinstance(value, NO_NUMBERS) or not _is_number(value, infinite=True):
+    if type(value).__name__ in NO_NUMBERS or not _is_number(value, infinite=True):
         raise TypeError(f"{name} must be a number, not {value!r}")
     return float(value)
 

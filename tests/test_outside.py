@@ -367,6 +367,14 @@ def test_a_folder_holds_one_run_and_what_else_was_there_stays(drawer, tmp_path):
     assert {"4_001.png", "2_001.png", "mine.png"} < set(os.listdir(out))  # nothing says whose the other one is
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", [["sample", "--model"], ["evaluate"]])
+def test_a_device_that_is_not_there_is_named(command, drawer, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*command, str(drawer), "--device", "cuda"])
+    assert "error: --device cuda cannot be used here: " in capsys.readouterr().err
+
+
 def test_two_commands_at_once_take_two_folders(drawer, tmp_path):
     command = [sys.executable, "-m", "ar_helpers", "sample", "--model", drawer, "--targets", "1,2", "--seed"]
     runs = [subprocess.Popen([*command, seed], cwd=tmp_path, stdout=subprocess.DEVNULL) for seed in "123"]

@@ -160,6 +160,18 @@ def read_gif(data):
     return np.stack(frames), times, gif.info.get("loop")
 
 
+@pytest.mark.parametrize(("frames", "seconds"), [(49, 4), (100, 4), (30, 1), (7, 1.23), (150, 3), (2, 0.5), (51, 1)])
+def test_an_animation_lasts_as_long_as_it_is_asked_to(frames, seconds):
+    _, times, _ = read_gif(ar.animate(tokens_of(1), 16, frames=frames, seconds=seconds, scale=1))
+    assert sum(times) == 2000 + 1000 * seconds
+    assert min(times) >= 20  # what is shorter is shown for a tenth of a second
+
+
+def test_an_animation_of_more_pictures_than_its_time_can_show_is_refused():
+    with pytest.raises(ValueError, match=r"seconds must be at least 9\.98, not 4"):
+        ar.animate(tokens_of(1), 16, frames=500, seconds=4)
+
+
 def test_an_animation_rests_on_the_finished_image_and_draws_it_for_ever():
     tokens = tokens_of(1)
     frames, times, loop = read_gif(ar.animate(tokens, 16, frames=8, seconds=3.5, scale=1))
