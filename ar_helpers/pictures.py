@@ -150,15 +150,15 @@ def _digit(ink: np.ndarray, may_touch: bool) -> tuple[np.ndarray | None, bool]:
     main = max(inner or strokes, key=lambda part: part.mask.sum())
     pen = np.percentile(smooth[main.at][main.mask], 75)
     parts = _parts(smooth > 0.4 * pen)
-    main = max(parts, key=lambda part: (part.of(ink.shape) & main.of(ink.shape)).sum())
+    core = main.of(ink.shape)
+    main = max(parts, key=lambda part: core[part.at][part.mask].sum())
     found, others = main.of(ink.shape), False
     reach = ndimage.distance_transform_edt(~found)
     for part in parts:
-        mask = part.of(ink.shape)
         if part is main or part.length < 0.15 * main.length or (part.touches and not main.touches):
             continue
-        if reach[mask].min() <= 0.12 * main.length and part.length < 0.8 * main.length:
-            found = found | mask  # the pen was lifted
+        if reach[part.at][part.mask].min() <= 0.12 * main.length and part.length < 0.8 * main.length:
+            found[part.at] |= part.mask  # the pen was lifted
         elif part.length >= 0.5 * main.length and part.is_stroke():
             others = True
     return found, others
