@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -58,7 +57,7 @@ def style() -> None:
             "axes.spines.right": False,
             "legend.fontsize": 9,
             "legend.framealpha": 0,
-            "axes.prop_cycle": cycler(color=PALETTE),
+            "axes.prop_cycle": plt.cycler(color=PALETTE),
             **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
             **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
         }

@@ -1,5 +1,6 @@
 """What must agree between files: names, versions, numbers, the repository's address."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -62,6 +63,21 @@ def test_what_builds_the_site_is_pinned_and_has_no_torch():
     lines = [line for line in read("book/requirements.txt").splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in lines)
     assert not any(line.startswith("torch") for line in lines)
+
+
+def test_the_site_has_a_stand_in_for_all_that_the_package_imports():
+    """`make book` installs none of it, and this test's environment has it all."""
+    config = yaml.safe_load(read("_config.yml"))
+    stand_ins = set(config["sphinx"]["config"]["autodoc_mock_imports"])
+    for path in (ROOT / "ar_helpers").rglob("*.py"):
+        for node in ast.parse(
+            path.read_text(encoding="utf-8")
+        ).body:  # of functions' own imports the site knows nothing
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            found = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+            assert found <= stand_ins, f"{path.name}: {found - stand_ins}"
 
 
 # Numbers
