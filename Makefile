@@ -14,7 +14,7 @@ NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 	touch $@
 
 .venv/lab: .venv/made pyproject.toml
-	@echo "This downloads PyTorch and JupyterLab into .venv: on Linux up to 5.8 GB, with CUDA. No GPU? make lab CPU=1 takes a small build."
+	@echo "This puts PyTorch and JupyterLab into .venv: on Linux, with CUDA, some 6 GB. No GPU? make lab CPU=1 takes a small build."
 	$(if $(CPU),$(BIN)/pip install -q --disable-pip-version-check uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend=cpu torch torchvision)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[lab]'
 	touch $@

@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import Subset
 
 import ar_helpers as ar
-from ar_helpers import cards, cli, files, training
+from ar_helpers import cards, cli, files, scoring, training
 from ar_helpers.checks import real_number, whole_number
 from ar_helpers.data import quick_mode
-from ar_helpers.files import switched_on
+from ar_helpers.files import progress, switched_on
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -444,3 +444,19 @@ def test_a_notebook_shows_one_bar_and_the_books_outputs_none(hidden, monkeypatch
     kinds = [kind for output in outputs for kind in output.get("data", {"stream": ""})]
     assert kinds.count("application/vnd.jupyter.widget-view+json") == (0 if hidden else 1), outputs
     assert not any("IProgress" in output.get("text", "") for output in outputs)
+
+
+def test_only_a_score_asked_for_by_itself_shows_a_bar(monkeypatch):
+    quiets = []
+
+    def recorded(*arguments, quiet=False, **options):
+        quiets.append(quiet)
+        return progress(*arguments, quiet=quiet, **options)
+
+    monkeypatch.setattr(scoring, "progress", recorded)
+    model = MAKERS["one-hot"]()
+    images = ar.ImageSet(torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    ar.bits_per_pixel(model, images)
+    assert quiets == [False]
+    ar.fit(model, dataset_for(model), ar.TrainConfig(steps=2, batch_size=4), val=images)
+    assert all(quiets[1:]) and len(quiets) > 1  # fit's own bar is there already

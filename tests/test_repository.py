@@ -274,5 +274,5 @@ def test_an_old_python_is_named_in_a_line_and_what_it_left_is_cleared(tmp_path):
 def test_the_first_line_of_make_lab_says_how_much_it_downloads():
     found = subprocess.run(["make", "-n", "lab", "-W", "pyproject.toml"], cwd=ROOT, capture_output=True, text=True)
     lines = [line for line in found.stdout.splitlines() if "pip install" in line or "GB" in line]
-    assert "5.8 GB" in lines[0]
+    assert "6 GB" in lines[0]
     assert "make lab CPU=1" in lines[0]

@@ -61,10 +61,10 @@ def test_buttons_follow_the_repository_that_the_site_is_built_from(sites):
     fork, copy = ((site / "notebooks" / "01_pixels_as_tokens.html").read_text(encoding="utf-8") for site in sites)
     notebook = "blob/main/notebooks/01_pixels_as_tokens.ipynb"
     assert f"https://colab.research.google.com/github/reader/a-fork/{notebook}" in fork
-    assert "https://mybinder.org/v2/gh/reader/a-fork/main" in fork
+    assert "mybinder" not in fork  # its 2 GB are too little for chapter 2
     assert f"{FORK}/edit/main/notebooks/01_pixels_as_tokens.ipynb" in fork
     assert f"{FORK}/issues/new" in fork
-    for words in ("colab.research", "mybinder", "issues/new", "/edit/"):
+    for words in ("colab.research", "issues/new", "/edit/"):
         assert words not in copy
     assert f"git clone {FORK}" in (sites[0] / "book" / "running.html").read_text(encoding="utf-8").replace(
         "</span>", ""
