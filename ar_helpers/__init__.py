@@ -3,7 +3,15 @@
 import ar_helpers as ar
 """
 
-from .cards import load_card, load_checkpoint, load_pretrained, model_table, save_checkpoint, train_or_load
+from .cards import (
+    load_card,
+    load_checkpoint,
+    load_pretrained,
+    load_record,
+    model_table,
+    save_checkpoint,
+    train_or_load,
+)
 from .data import Digits, ImageSet, claims, full_or_quick, load_images
 from .models import Cache, ConditionalMLP, OneHotMLP, PatchTransformer, PixelTransformer, PositionalMLP
 from .pictures import read_picture
@@ -44,6 +52,7 @@ __all__ = [
     "load_checkpoint",
     "load_images",
     "load_pretrained",
+    "load_record",
     "model_table",
     "pixel_bits",
     "plot_history",

@@ -29,6 +29,7 @@ from .training import (
 )
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+RECORDS = Path(__file__).parent / "records"
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, card: dict | None = None) -> None:
@@ -98,6 +99,12 @@ def load_card(name: str) -> dict:
     """The card of a shipped checkpoint: recipe, fingerprint, history, scores, seconds and hardware."""
     check_choice("name", name, card_names(), "one of the shipped checkpoints")
     return json.loads((CHECKPOINTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load_record(name: str) -> dict:
+    """What a long experiment found, as its script in the folder benchmarks/ wrote it down; it says on what hardware."""
+    check_choice("name", name, sorted(path.stem for path in RECORDS.glob("*.json")), "one of the records")
+    return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def load_pretrained(name: str) -> nn.Module:

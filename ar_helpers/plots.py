@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -31,18 +32,20 @@ class Table(str):
         return str(self)
 
 
-def table(heads: Sequence, rows: Iterable[Sequence]) -> str:
+def table(heads: Sequence, rows: Iterable[Sequence], caption: str = "") -> str:
     """A table in Markdown: the first column to the left, all others, the numbers, to the right.
 
     Args:
         heads: the columns' names.
         rows: one sequence for each row, as long as heads; entries become strings.
+        caption: text above the table. If it begins with a number, as in "Table 1.2. The score of ...", that is bold.
     """
     rows = [list(map(str, row)) for row in rows]
     for row in rows:
         check_agreement(f"rows must have {len(heads)} entries, as heads has", len(row) == len(heads), len(row))
     head, *lines = (f"| {' | '.join(row)} |" for row in [list(map(str, heads)), *rows])
-    return Table("\n".join([head, "|:--" + "|--:" * (len(heads) - 1) + "|", *lines]))
+    above = [re.sub(r"^Table \d+\.\d+\.", r"**\g<0>**", caption), ""] if caption else []
+    return Table("\n".join([*above, head, "|:--" + "|--:" * (len(heads) - 1) + "|", *lines]))
 
 
 def style() -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/knobs.py [--count 500] [--work .work/knobs.json]
 
-Writes results/knobs.json. Eighteen settings, about a minute each on two cores, and then the one whose drawings are
-read most often once more, against no knob, with another seed and twice as many: whoever picks the best of eighteen
-picks some luck. Interrupted, it goes on where it was.
+Writes ar_helpers/records/knobs.json. Eighteen settings, about a minute each on two cores. Whoever picks the best of
+eighteen picks some luck, so the setting whose drawings are read most often then runs once more, against no knob, with
+another seed and twice as many drawings. Interrupted, it goes on where it was.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 
 import ar_helpers as ar
 from ar_helpers import metrics
+from ar_helpers.cards import RECORDS
 
 SETTINGS = [{}]
 SETTINGS += [{"temperature": value} for value in (0.5, 0.7, 0.8, 0.9, 1.1, 1.2)]
@@ -93,7 +94,7 @@ def main() -> None:
     record = common.machine(device) | {"model": "transformer", "count": options.count}
     record |= {"real": real, "settings": rows, "again": {"count": 2 * options.count, "settings": again}}
     record["tables"] = tables(record)
-    common.write(common.ROOT / "results" / "knobs.json", record)
+    common.write(RECORDS / "knobs.json", record)
     for table in record["tables"]:
         common.print_table(**table)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/stem.py [--steps 350] [--work .work/stem]
 
-Writes results/stem.json. About five minutes a run on two cores; interrupted, it goes on where it was.
+Writes ar_helpers/records/stem.json. About five minutes a run on two cores; interrupted, it goes on where it was.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import common
 import torch
 
 import ar_helpers as ar
+from ar_helpers.cards import RECORDS
 from ar_helpers.recipes import RECIPES
 
 
@@ -57,7 +58,7 @@ def main() -> None:
             runs.append(what | {"history": dataclasses.asdict(history)})
     record = common.machine(device) | {"recipe": dataclasses.asdict(recipe), "runs": runs}
     record["tables"] = tables(record)
-    common.write(common.ROOT / "results" / "stem.json", record)
+    common.write(RECORDS / "stem.json", record)
     common.print_table(**record["tables"][0])
 
 

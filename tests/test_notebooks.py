@@ -81,7 +81,7 @@ def test_stored_outputs_are_of_the_code_and_the_cards_that_are_here(path):
     assert counts == list(range(1, len(counts) + 1)), "the cells were not run once, from top to bottom"
 
 
-def test_the_hash_sees_a_changed_cell_and_a_changed_card_but_not_another_address(monkeypatch, tmp_path):
+def test_the_hash_sees_a_changed_cell_card_or_record_but_not_another_address(monkeypatch, tmp_path):
     notebook = book.read(book.NOTEBOOKS[1])
     before = book.code_hash(notebook)
     for cell in notebook.cells:
@@ -95,6 +95,12 @@ def test_the_hash_sees_a_changed_cell_and_a_changed_card_but_not_another_address
     assert book.code_hash(notebook) != before
     shutil.copy(ROOT / "ar_helpers/checkpoints/one_hot_mlp.json", cards)
     notebook.cells[1].source += "\n"
+    assert book.code_hash(notebook) != before
+    monkeypatch.setattr(book, "RECORDS", tmp_path)
+    notebook.cells[1].source = 'ar.load_record("found")'
+    (tmp_path / "found.json").write_text("1")
+    before = book.code_hash(notebook)
+    (tmp_path / "found.json").write_text("2")
     assert book.code_hash(notebook) != before
 
 

@@ -237,3 +237,13 @@ def test_animate_names_what_is_wrong(tmp_path):
     with pytest.raises(FileNotFoundError):
         ar.animate(tokens_of(1), 16, tmp_path / "no" / "such.gif", frames=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_has_its_caption_above_it_with_the_number_bold():
+    plain = ar.table(["a", "b"], [[1, 2]])
+    assert plain.splitlines() == ["| a | b |", "|:--|--:|", "| 1 | 2 |"]
+    assert (
+        ar.table(["a", "b"], [[1, 2]], "Table 1.2. A sum, as in Table 1.1.")
+        == f"**Table 1.2.** A sum, as in Table 1.1.\n\n{plain}"
+    )
+    assert ar.table(["a", "b"], [[1, 2]], "A sum.") == f"A sum.\n\n{plain}"

@@ -34,9 +34,21 @@ def tracked_files():
     return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
+def cells(notebook, kind="markdown"):
+    found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in found if cell["cell_type"] == kind]
+
+
 def markdown(notebook):
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return "\n\n".join(cells(notebook))
+
+
+def extension(name):
+    """A Sphinx extension of the book's, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def minimum_versions(requirements):
@@ -100,13 +112,14 @@ def test_file_numbers_are_chapter_numbers():
     ("kind", "pattern"),
     [
         ("figure", r"^\*\*Figure (\d+)\.(\d+)\.\*\* \S"),
-        ("table", r"^\*\*Table (\d+)\.(\d+)\.\*\* \S"),
+        ("table", r"\"Table (\d+)\.(\d+)\. \S"),
         ("equation", r"\\tag\{(\d+)\.(\d+)\}"),
         ("exercise", r"^### Exercise (\d+)\.(\d+)\b"),
     ],
 )
 def test_numbers_within_a_chapter_are_consecutive(notebook, kind, pattern):
-    found = [(int(chapter), int(number)) for chapter, number in re.findall(pattern, markdown(notebook), re.MULTILINE)]
+    text = "\n\n".join(cells(notebook, "code")) if kind == "table" else markdown(notebook)  # ar.table has the caption
+    found = [(int(chapter), int(number)) for chapter, number in re.findall(pattern, text, re.MULTILINE)]
     assert found == [(int(notebook.name[:2]), number) for number in range(1, len(found) + 1)]
 
 
@@ -116,8 +129,37 @@ def test_every_exercise_has_a_solution(notebook):
     assert headings == ["### Exercise", "#### Solution"] * (len(headings) // 2)
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_solutions_fold_in_colab(notebook):
+    loaded = json.loads(notebook.read_text(encoding="utf-8"))
+    solutions = [cell for cell in loaded["cells"] if "".join(cell["source"]).startswith("#### Solution")]
+    assert all("".join(cell["source"]) == "#### Solution" for cell in solutions)  # Colab folds the cells below it
+    assert [cell["metadata"]["id"] for cell in solutions] == loaded["metadata"]["colab"]["collapsed_sections"]
+    assert len({cell["id"] for cell in solutions}) == len(solutions)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_citations_are_plain_text_that_the_bibliography_knows(notebook):
+    text = markdown(notebook)
+    assert not re.search(r"\{[\w:]+\}`", text), "a role, which Jupyter and Colab show as it stands"
+    keys = extension("book_citations").citation_keys(ROOT / "book" / "references.bib")
+    authors = r"((?:van den )?[A-Z][\w-]+(?:\s+et\s+al\.|\s+and\s+[A-Z]\w+)?)"
+    cited = re.findall(rf"{authors}\s+\(((?:19|20)\d\d[a-z]?)\)", text)
+    cited += re.findall(rf"[(;]\s*{authors},\s+((?:19|20)\d\d[a-z]?)(?=[;)])", text)
+    unknown = {(" ".join(names.split()), year) for names, year in cited} - keys.keys()
+    assert not unknown
+
+
+def test_citations_and_terms_become_links():
+    linked = extension("book_citations").linked
+    keys = {("Ba et al.", "2016"): "ba", ("Smith and Topin", "2019"): "smith", ("Gu", "2018a"): "gu"}
+    text = "Smith\nand Topin (2019) and others (Ba et al., 2016; Gu, 2018a) like a *token*, **token** (Gu, 2018)."
+    expected = "{cite:t}`smith` and others {cite:p}`ba,gu` like a {term}`token`, **token** (Gu, 2018)."
+    assert linked(text, keys, {"token"}) == expected
+
+
 def test_the_knobs_do_what_chapter_6_says_of_them():
-    record = json.loads(read("results/knobs.json"))
+    record = json.loads(read("ar_helpers/records/knobs.json"))
     plain, *turned = record["settings"]
     best = max(turned, key=lambda row: row["recognized"])
     plain_again, best_again = record["again"]["settings"]
@@ -176,9 +218,7 @@ def test_one_command_writes_a_new_address_everywhere(tmp_path):
     ],
 )
 def test_the_site_finds_its_repository(remote, address, tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("book_site", ROOT / "book" / "_ext" / "book_site.py")
-    book_site = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(book_site)
+    book_site = extension("book_site")
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     if remote:

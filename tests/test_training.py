@@ -826,3 +826,11 @@ def test_an_interrupted_training_is_not_taken_up_by_another():
         ar.train_or_load("new", model, windows(model), CONFIG)
         ar.fit(expected, windows(expected), CONFIG)
         assert same_weights(model, expected)
+
+
+def test_a_record_is_read_by_its_name(monkeypatch, tmp_path):
+    (tmp_path / "found.json").write_text('{"bits": 0.5}')
+    monkeypatch.setattr(cards, "RECORDS", tmp_path)
+    assert ar.load_record("found") == {"bits": 0.5}
+    with pytest.raises(ValueError, match="name must be one of the records"):
+        ar.load_record("lost")

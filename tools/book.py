@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODELS = sorted((ROOT / "ar_helpers" / "models").glob("[!_]*.py"))
 CARDS = ROOT / "ar_helpers" / "checkpoints"
+RECORDS = ROOT / "ar_helpers" / "records"
 HOLD_ADDRESS = ["pyproject.toml", "README.md", "CITATION.cff", *(f"notebooks/{path.name}" for path in NOTEBOOKS)]
 
 
@@ -29,7 +30,11 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def write(path: Path, notebook: nbformat.NotebookNode) -> None:
-    """Write aside, then rename."""
+    """Write aside, then rename, with the solutions folded in Colab."""
+    solutions = [cell for cell in notebook.cells if cell.source.startswith("#### Solution")]
+    for cell in solutions:
+        cell.metadata["id"] = cell.id  # where Colab looks for it
+    notebook.metadata["colab"] = {"collapsed_sections": [cell.id for cell in solutions]}
     aside = path.with_suffix(".ipynb.part")
     nbformat.write(notebook, aside)
     aside.replace(path)
@@ -40,13 +45,14 @@ def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookN
 
 
 def code_hash(notebook: nbformat.NotebookNode) -> str:
-    """What the stored outputs depend on: the code cells, and the cards of the models that they name.
+    """What the stored outputs depend on: the code cells, and the cards and records that they name.
 
     The repository's address, in the cell that serves Colab, may change without making them stale.
     """
     code = [cell.source.replace(repository(), "") for cell in notebook.cells if cell.cell_type == "code"]
-    cards = [card for card in sorted(CARDS.glob("*.json")) if re.search(rf"[\"']{card.stem}[\"']", "\n".join(code))]
-    parts = code + [card.read_text(encoding="utf-8") for card in cards]
+    files = sorted([*CARDS.glob("*.json"), *RECORDS.glob("*.json")])
+    named = [file for file in files if re.search(rf"[\"']{file.stem}[\"']", "\n".join(code))]
+    parts = code + [file.read_text(encoding="utf-8") for file in named]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -95,8 +101,8 @@ def mirror() -> None:
         stale = [cell for cell in tagged(notebook, "mirror") if cell.source != mirror_source(cell)[1]]
         for cell in stale:
             cell.source = mirror_source(cell)[1]
+        write(path, notebook)
         if stale:
-            write(path, notebook)
             print(f"{path.name}: {len(stale)} cells refreshed; run `make execute NOTEBOOK=notebooks/{path.name}`")
 
 
