@@ -834,3 +834,20 @@ def test_a_record_is_read_by_its_name(monkeypatch, tmp_path):
     assert ar.load_record("found") == {"bits": 0.5}
     with pytest.raises(ValueError, match="name must be one of the records"):
         ar.load_record("lost")
+
+
+def test_muon_computes_in_float32():
+    """Its step is that of the Newton-Schulz iteration (Jordan et al., 2024), 100 times nearer than bfloat16 gets."""
+    model = build(ar.PixelTransformer)
+    linear = next(part for part in model.modules() if isinstance(part, torch.nn.Linear))
+    before, gradients = linear.weight.detach().clone(), []
+    linear.weight.register_hook(lambda gradient: gradients.append(gradient.clone()))
+    ar.fit(model, windows(model), replace(CONFIG, steps=1, muon_rate=0.1, weight_decay=0.0), quiet=True)
+    x = gradients[0] / gradients[0].norm()
+    x = x.T if x.shape[0] > x.shape[1] else x
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    step = before - linear.weight.detach()
+    expected = x.T if x.shape != step.shape else x
+    torch.testing.assert_close(step / step.norm(), expected / expected.norm(), atol=1e-4, rtol=0)
