@@ -22,7 +22,7 @@ from . import cards, data, metrics, plots, recipes, sampling, scoring, tokens, t
 from .checks import check_agreement, check_at_least, check_choice, check_range
 from .pictures import read_picture
 
-DRAWS = "transformer"  # which shipped model draws unless another is named
+DRAWS = "transformer_full"  # which shipped model draws unless another is named
 
 
 def sample(arguments: argparse.Namespace) -> None:

@@ -11,15 +11,24 @@ import ar_helpers as ar
 from ar_helpers.models.patches import patch_order, patch_places
 
 EVERY = torch.tensor(list(itertools.product(range(3), repeat=4)))  # (81, 4): all images of 2 x 2 pixels, 3 levels
-heads = pytest.mark.parametrize("independent", [False, True], ids=["inner", "independent"])
+HEADS = ("inner", "independent", "nested")
+heads = pytest.mark.parametrize("head", HEADS)
 patches = pytest.mark.parametrize("patch", [(1, 1), (1, 2), (2, 1), (2, 2), (2, 4), (4, 4)], ids="{0[0]}x{0[1]}".format)
 
 
-def build(patch, independent=False, image_size=4, num_levels=3, num_classes=4, sureness=3):
-    """A tiny model, far from uniform, that is ready for use."""
+def new_model(patch, head, image_size=4, num_levels=3, num_classes=0, **sizes):
+    """A tiny model with random weights: the same each time."""
     torch.manual_seed(0)
-    sizes = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
-    model = ar.PatchTransformer(num_levels, image_size, num_classes, *patch, independent, **sizes)
+    about = num_levels, image_size, num_classes, *patch
+    sizes |= {"width": 16, "heads": 2}
+    if head == "nested":
+        return ar.NestedTransformer(*about, inner_width=16, inner_depth=1, inner_heads=2, **sizes)
+    return ar.PatchTransformer(*about, head == "independent", **sizes)
+
+
+def build(patch, head="inner", image_size=4, num_levels=3, num_classes=4, sureness=3):
+    """A tiny model, far from uniform, that is ready for use."""
+    model = new_model(patch, head, image_size, num_levels, num_classes, depth=2, dropout=0.5)
     for parameter in model.parameters():
         parameter.data.mul_(sureness)
     return model.double().eval()
@@ -51,23 +60,25 @@ def test_the_stem_sees_the_four_patches_that_touch_and_start_tokens_outside():
 
 @heads
 @patches
-def test_logits_depend_on_all_the_pixels_drawn_before_and_on_no_others(patch, independent):
-    model = build(patch, independent)
+def test_logits_depend_on_all_the_pixels_drawn_before_and_on_no_others(patch, head):
+    model = build(patch, head)
     tokens, labels = some(model)
     logits = model.image_logits(tokens, labels)[:, model.order]  # as drawn
     for t in range(16):
         changed = tokens.clone()
         changed[:, model.order[t]] = (changed[:, model.order[t]] + 1) % 3
         moved = (model.image_logits(changed, labels)[:, model.order] != logits).any(-1).any(0)
-        first = (t // model.patch_size + 1) * model.patch_size if independent else t + 1  # its fellows are not told
+        first = (
+            (t // model.patch_size + 1) * model.patch_size if head == "independent" else t + 1
+        )  # its fellows are not told
         assert moved.tolist() == [i >= first for i in range(16)]
 
 
 @heads
 @pytest.mark.parametrize("patch", [(1, 1), (1, 2), (2, 1), (2, 2)])
 @pytest.mark.parametrize("num_classes", [0, 4])
-def test_probabilities_of_all_images_sum_to_one(patch, independent, num_classes):
-    model = build(patch, independent, image_size=2, num_classes=num_classes)
+def test_probabilities_of_all_images_sum_to_one(patch, head, num_classes):
+    model = build(patch, head, image_size=2, num_classes=num_classes)
     for label in range(max(num_classes, 1)):
         labels = torch.full((81,), label) if num_classes else None
         log_probabilities = model.image_logits(EVERY, labels).log_softmax(-1)
@@ -79,8 +90,8 @@ def test_probabilities_of_all_images_sum_to_one(patch, independent, num_classes)
 @heads
 @patches
 @pytest.mark.parametrize("steps", [range(16), [0, 5, 6, 8, 15], [3, 4, 13], [15]], ids=str)
-def test_image_logits_equal_stepping_with_a_cache_and_without(patch, independent, steps):
-    model, cache = build(patch, independent), ar.Cache()
+def test_image_logits_equal_stepping_with_a_cache_and_without(patch, head, steps):
+    model, cache = build(patch, head), ar.Cache()
     tokens, labels = some(model)
     whole = model.image_logits(tokens, labels)[:, model.order]
     drawn = tokens[:, model.order]
@@ -92,8 +103,8 @@ def test_image_logits_equal_stepping_with_a_cache_and_without(patch, independent
 
 @heads
 @pytest.mark.parametrize("t", [3, 4, 5])  # before, at and after the beginning of a patch
-def test_selected_rows_of_a_cache_go_on_as_those_images_would(independent, t):
-    model, cache = build((2, 2), independent), ar.Cache()
+def test_selected_rows_of_a_cache_go_on_as_those_images_would(head, t):
+    model, cache = build((2, 2), head), ar.Cache()
     tokens, labels = some(model)
     rows = torch.tensor([3, 0, 0, 4, 1, 3])
     model.next_logits(tokens[:, :t], labels, cache)
@@ -107,8 +118,8 @@ def test_selected_rows_of_a_cache_go_on_as_those_images_would(independent, t):
 
 
 @heads
-def test_the_slots_are_computed_once_a_patch(independent):
-    model, cache, computed = build((2, 2), independent), ar.Cache(), []
+def test_the_slots_are_computed_once_a_patch(head):
+    model, cache, computed = build((2, 2), head), ar.Cache(), []
     model.trunk.blocks[0].register_forward_pre_hook(lambda block, inputs: computed.append(inputs[0].shape[1]))
     tokens, labels = some(model)
     for t in range(16):
@@ -117,31 +128,31 @@ def test_the_slots_are_computed_once_a_patch(independent):
 
 
 @heads
-def test_the_config_rebuilds_the_model(independent, tmp_path):
-    model = build((2, 4), independent)
+def test_the_config_rebuilds_the_model(head, tmp_path):
+    model = build((2, 4), head)
     tokens, labels = some(model)
-    again = ar.PatchTransformer(**json.loads(json.dumps(model.config))).double().eval()
+    again = type(model)(**json.loads(json.dumps(model.config))).double().eval()
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.image_logits(tokens, labels), model.image_logits(tokens, labels))
     ar.save_checkpoint(tmp_path / "tiny.safetensors", model)
     loaded = ar.load_checkpoint(tmp_path / "tiny.safetensors")
-    assert (type(loaded), loaded.config) == (ar.PatchTransformer, model.config)
+    assert (type(loaded), loaded.config) == (type(model), model.config)
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}  # no buffer is stored
 
 
 @heads
 @pytest.mark.usefixtures("clean_environment")
-def test_it_learns(independent):
+def test_it_learns(head):
     torch.manual_seed(0)
     columns = torch.randint(3, (64, 4))
     images = columns.repeat_interleave(4, 0).view(64, 16)  # all rows alike: one column drawn, the rest is known
-    model = ar.PatchTransformer(3, 4, 0, 2, 2, independent, width=16, depth=1, heads=2)
+    model = new_model((2, 2), head, depth=1)
     ar.fit(model, ar.TokenImages(images), ar.TrainConfig(steps=150, batch_size=16, learning_rate=1e-2, muon_rate=1e-2))
     bits = -model.image_logits(images).log_softmax(-1).gather(-1, images.unsqueeze(-1)).squeeze(-1).mean(0)
     bits = bits.detach() / math.log(2)
     assert bits[[0, 2]] == pytest.approx([math.log2(3)] * 2, abs=0.35)
     assert bits[8:].max() < 0.1  # the lower patches follow from the upper ones, whichever head
-    if independent:
+    if head == "independent":
         assert bits[4:8].min() > 1.2  # row 1 is a copy of row 0, and its head cannot know it
     else:
         assert bits[4:8].max() < 0.1
@@ -183,8 +194,8 @@ def probabilities_of(model):
 
 @heads
 @pytest.mark.parametrize("patch", [(2, 1), (2, 2)])
-def test_images_are_drawn_as_often_as_they_are_probable(patch, independent):
-    model = build(patch, independent, image_size=2, num_classes=0)
+def test_images_are_drawn_as_often_as_they_are_probable(patch, head):
+    model = build(patch, head, image_size=2, num_classes=0)
     probable = probabilities_of(model)
     drawn = ar.generate(model, count=20_000, seed=0).tokens
     counts = torch.bincount(drawn @ torch.tensor([27, 9, 3, 1]), minlength=81)
@@ -197,8 +208,8 @@ def test_images_are_drawn_as_often_as_they_are_probable(patch, independent):
 
 @heads
 @patches
-def test_samples_come_in_raster_order_with_their_own_probabilities(patch, independent):
-    model = build(patch, independent).float()
+def test_samples_come_in_raster_order_with_their_own_probabilities(patch, head):
+    model = build(patch, head).float()
     samples = ar.generate(model, [0, 1, 2, 3], seed=0)
     with torch.no_grad():
         logits = model.image_logits(samples.tokens, torch.arange(4))
@@ -223,8 +234,8 @@ def test_a_prompt_of_whole_rows_of_patches_is_kept_and_any_other_is_named():
 
 @heads
 @pytest.mark.parametrize("hole", [[1, 0, 0, 1], [1, 1, 0, 0], [0, 1, 0, 1]], ids=str)
-def test_inpainting_draws_from_the_exact_posterior(independent, hole):
-    model = build((2, 1), independent, image_size=2, num_classes=0, sureness=1.5)
+def test_inpainting_draws_from_the_exact_posterior(head, hole):
+    model = build((2, 1), head, image_size=2, num_classes=0, sureness=1.5)
     known, tokens = torch.tensor(hole, dtype=torch.bool), torch.tensor([0, 1, 2, 1])
     probable = probabilities_of(model)
     probable[(tokens != EVERY)[:, known].any(1)] = 0.0

@@ -149,11 +149,11 @@ def samples() -> None:
         model = ar.load_pretrained(name)
         labels = list(range(10)) * 2 if model.num_classes else None
         drawn = ar.generate(model, labels, count=20, seed=0).tokens
-        ar.show_images(drawn, model.num_levels).savefig(folder / f"{name}.png", dpi=96, transparent=True)
-        if name == "transformer":  # for the landing page, with a still for those who want no motion
-            ar.animate(drawn[10:], model.num_levels, folder / "drawing.gif")
-            with Image.open(folder / "drawing.gif") as frames:
-                frames.convert("L").save(folder / "drawing.png", optimize=True)
+        ar.show_images(drawn, model.num_levels, columns=5).savefig(folder / f"{name}.png", dpi=96, transparent=True)
+    model = ar.load_pretrained("transformer_full")  # the best there is, in motion, and a still for those who want none
+    ar.animate(ar.generate(model, range(10), seed=0).tokens, model.num_levels, folder / "drawing.gif")
+    with Image.open(folder / "drawing.gif") as frames:
+        frames.convert("L").save(folder / "drawing.png", optimize=True)
 
 
 def repository() -> str:

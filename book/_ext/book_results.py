@@ -9,7 +9,8 @@ FORMAT is Python's, as in {:.3f}, or {duration}; without it, numbers get thousan
 the chapter that builds the model, `chapter` is that chapter's number. Options: `sort: key` or `sort: -key`, and
 `chapters`, which leaves out models that no chapter is named after. A field that a record lacks shows as a dash.
 
-    {ladder}    for each model that a chapter is named after, its picture book/_static/samples/NAME.png over its score
+    {ladder}    for each model that a chapter is named after, its picture book/_static/samples/NAME.png over that chapter's
+                title and the model's score
 """
 
 import json
@@ -128,8 +129,10 @@ class Ladder(Records):
             image = nodes.image("", uri=f"/book/_static/samples/{picture.name}")
             image["alt"] = f"A grid of digits drawn by {card['class']}"
             score = show(value(card, "scores.test_bits_per_pixel"), "{:.3f}")
-            caption = nodes.caption("", "", self.linked_name(card), nodes.Text(f": {score} bits per pixel"))
-            ladder += nodes.figure("", image, caption)
+            title = pending_xref("", nodes.inline(), refdomain="std", reftype="doc", reftarget=f"/{self.chapter(card)}")
+            title |= {"refexplicit": False, "refdoc": self.env.docname, "refwarn": True}
+            bits = nodes.inline("", f"{score} bits per pixel", classes=["score"])
+            ladder += nodes.figure("", image, nodes.caption("", "", title, bits))
         return [ladder] if ladder.children else []
 
 
