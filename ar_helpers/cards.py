@@ -33,16 +33,16 @@ RECORDS = Path(__file__).parent / "records"
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, card: dict | None = None) -> None:
-    """Write a model's weights in float16, with what rebuilds it, to a .safetensors file, and its card beside it.
+    """Write a model's weights (float16), class and configuration to a .safetensors file, and its card beside it.
 
     Args:
         path: the file, ending in .safetensors; the card is the same name ending in .json.
         model: any model of the book.
-        card: what to note about it (recipe, fingerprint, history, scores); None writes no card.
+        card: recipe, fingerprint, history and scores, as `make_card` returns them; None writes no card.
 
     Raises:
         ValueError: path does not end in .safetensors, or float16 cannot hold a weight.
-        OSError: the folder cannot be written. Whatever fails, no half-written file is left.
+        OSError: the folder cannot be written. After an error, no half-written file is left.
     """
     path, model = Path(path), uncompiled(model)
     check_ending(".safetensors", path)
@@ -59,15 +59,15 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> nn.Modu
 
     Args:
         path: the .safetensors file.
-        model: a model to fill; None builds one of the class and size that the file names.
+        model: a model to fill; None builds a model of the class and configuration that the file names.
 
     Returns:
-        The model, float32, in evaluation mode, on the device it was on (a new one: on the CPU).
+        The model, float32, in evaluation mode. A given model stays on its device; a new model is on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the file is damaged or cut short.
-        ValueError: it holds no model of the book, or one of another class or size than `model`.
+        ValueError: it holds no model of the book, or its class or configuration differ from `model`.
     """
     path, given = Path(path), model
     model = None if model is None else uncompiled(model)
@@ -102,7 +102,7 @@ def load_card(name: str) -> dict:
 
 
 def load_record(name: str) -> dict:
-    """What a long experiment found, as its script in the folder benchmarks/ wrote it down; it says on what hardware."""
+    """The record of a long experiment: its results, recipe and hardware, as its script in benchmarks/ wrote them."""
     check_choice("name", name, sorted(path.stem for path in RECORDS.glob("*.json")), "one of the records")
     return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -121,19 +121,19 @@ def train_or_load(
     val: ImageSet | None = None,
     retrain: bool = False,
 ) -> History:
-    """Fill the model with the weights that ship under this name if they are what training it would give; else train.
+    """Load the shipped weights of this name into the model if they come from the same recipe and data; else train it.
 
-    They are when the recipe and the data are those of `recipes.RECIPES`, and when the model, filled with them,
-    computes what the fingerprint on their card says. So whoever changes the class, the recipe or the data gets their
-    own model trained. A run that was interrupted goes on where it was, from a state in the user's cache.
+    The recipe and the data must equal those of `recipes.RECIPES`, and with the weights the model must reproduce the
+    fingerprint on the card. If you change the class, the recipe or the data, your own model is trained. An
+    interrupted run continues from a state in the user's cache.
 
     Args:
-        name: of a shipped checkpoint.
+        name: the name of a shipped checkpoint.
         model, dataset, config, val: as for `fit`.
-        retrain: train all the same; so does AR_RETRAIN=1, and AR_QUICK=1 always does.
+        retrain: train in any case, like AR_RETRAIN=1 and AR_QUICK=1.
 
     Returns:
-        The history of the run: the card's, or the new one.
+        The history of the run: read from the card, or new.
     """
     if quick_mode():
         return fit(model, dataset, config, val)
@@ -195,7 +195,7 @@ def hardware(device: str) -> str:
 
 
 def make_card(name: str, model: nn.Module, config: TrainConfig, dataset: Dataset, history: History, **measured) -> dict:
-    """The record of a finished run: what was trained and how, what it gave, and what `measured` says of it."""
+    """The record of a finished run: model, recipe, data, history, and the further entries in `measured`."""
     model = uncompiled(model)
     return {
         "name": name,

@@ -43,14 +43,14 @@ class ImageSet(NamedTuple):
     labels: Tensor
 
     def first(self, count: int) -> "ImageSet":
-        """The first images, so many of them or as many as there are, with their labels."""
+        """The first `count` images, or all if there are fewer, with their labels."""
         return ImageSet(self.images[:count], self.labels[:count])
 
 
 class Digits(namedtuple("Digits", ["train", "val", "test"])):
-    """The book's one split, three `ImageSet`: train 50,000, val 10,000 (the last of the training file), test 10,000.
+    """Three `ImageSet`: train (50,000 images), val (10,000, the last of the training file) and test (10,000).
 
-    `name` says whose images they really are: "digits" where the built-in ones stand in for another set.
+    `name` is the data set that was really loaded: "digits" if the built-in digits replace a data set that is missing.
     """
 
     name: str = "digits"
@@ -62,15 +62,16 @@ def quick_mode() -> bool:
 
 
 def full_or_quick(full, quick):
-    """The size of an experiment, or whatever else depends on it: `full`, but `quick` when AR_QUICK=1."""
+    """Return `full`, or `quick` if AR_QUICK=1: the size of an experiment."""
     return quick if quick_mode() else full
 
 
 @contextlib.contextmanager
 def claims() -> Iterator[None]:
-    """Around what the book's text claims of MNIST: an error is raised only when AR_CLAIMS=1, as when the book is made.
+    """A context for assertions of the text's claims about MNIST.
 
-    Else, with other pictures or on another machine, a claim that does not hold prints a line.
+    With AR_CLAIMS=1, a claim that does not hold raises an error. Otherwise it prints a line, so that readers with
+    other images or machines can run every cell.
     """
     try:
         yield
@@ -87,34 +88,35 @@ def user_cache() -> Path:
 
 
 def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> Digits:
-    """Load grey images, split into three as the whole book splits them: to learn from, to choose by, to report.
+    """Load grey images, split into a training, a validation and a test set.
 
     Args:
         name: "mnist", "fashion_mnist" or "kmnist", 28 x 28, which torchvision downloads on first use; "digits": the
             8 x 8 digits that scikit-learn ships, enlarged to 28 x 28, shifted at random by up to two pixels and
             repeated until there are as many as in MNIST; or the path of images of your own, see below.
         root: folder of the data, laid out as torchvision does; else the environment variable AR_DATA, else the
-            user's cache. Files already there are used as they are, gzipped ones too, and with a dot for the hyphen
-            before idx.
+            user's cache. Files already there are used, also gzipped, and also with a dot instead of the hyphen
+            before "idx".
 
     Returns:
-        Digits with train (50,000 images), val (10,000) and test (10,000). MNIST that cannot be had, or any name when
-        AR_QUICK=1, gives "digits" and prints a line that says so. The shapes are the same, only the pictures differ.
+        Digits with train (50,000 images), val (10,000) and test (10,000). If MNIST cannot be downloaded, or with
+        AR_QUICK=1, the result is "digits", and a printed line says so. The shapes stay the same.
 
-    Images of your own are one of these:
+    Your own images may be:
 
     - A folder of pictures that Pillow can open. They become grey, the middle square of each is resized to 28 x 28, and
-      what is transparent becomes black. Sub-folders are classes: if all their names are numbers, these are the labels;
-      else they are numbered in the order of their names. Without sub-folders all labels are 0. Where there are folders
-      "train" (or "training") and "test" (or "testing"), the classes are inside each of them.
-    - A folder with MNIST's four idx files, or the two for training, of any count and size; or a single idx file of
-      images, with its labels beside it if "labels" and "idx1" in place of "images" and "idx3" name a file.
+      transparent areas become black. Sub-folders are classes. If all their names are numbers, these are the labels;
+      otherwise the classes are numbered in the order of their names. Without sub-folders all labels are 0. If there
+      are folders "train" (or "training") and "test" (or "testing"), the classes are inside each of them.
+    - A folder with four idx files named like MNIST's, or only the two for training, with any number and size of
+      images; or a single idx file of images. Its labels are read from the file of the same name with "labels" and
+      "idx1" instead of "images" and "idx3", if there is such a file.
 
-    What is meant for testing is the test set; else a seventh of all images is, chosen at random with a fixed seed. Of
-    those to train on another seventh of all is the validation set, or the last sixth where they have an order.
+    Images marked for testing become the test set; the last sixth of the other images is then the validation set. If no
+    images are marked, a fixed seed chooses a seventh of all images for testing and a seventh for validation.
 
     Raises:
-        ValueError: name is none of these, or a file is damaged or not what it should be.
+        ValueError: name is unknown, or a file is damaged or has the wrong content.
         OSError: root cannot be written, or a data set other than MNIST cannot be downloaded.
     """
     if name not in NAMES:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, however many runs write at once; bars, and what switches them off."""
+"""Files that are never half-written, even if several runs write at once; progress bars."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""A classifier of digits, and what is measured with it: can a drawing be read, and do drawings differ?"""
+"""A classifier of digits, and two measures that use it: are drawings legible, and how varied are they?"""
 
 import json
 import time
@@ -21,7 +21,7 @@ SHOWN_LEVELS = 16  # it is trained on images with the book's grey levels, since 
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 (LeCun et al., 1998), with ReLU and max pooling for what they had in 1998: 61,706 parameters."""
+    """LeNet-5 (LeCun et al., 1998), but with ReLU and max pooling: 61,706 parameters."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +38,7 @@ class LeNet5(nn.Module):
 
 
 class Verdict(NamedTuple):
-    """Whether each image is read as what it was asked for, (B,) bool, and the features (B, 84) it was read by."""
+    """Whether each image is read as its label, (B,) bool, and the classifier's features of each image (B, 84)."""
 
     recognized: Tensor
     features: Tensor
@@ -62,9 +62,9 @@ def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: LeNet5 | 
 
     Args:
         tokens: (B, 784) integers.
-        labels: (B,) integers, what they should be read as.
+        labels: (B,) integers, the correct readings.
         num_levels: the number of levels K of the tokens.
-        classifier: another one than the package's.
+        classifier: None for the package's own.
     """
     check_tokens("tokens", tokens, num_levels, 784, 784)
     check_labels(labels, 10, len(tokens))
@@ -77,8 +77,9 @@ def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: LeNet5 | 
 def coverage(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, neighbours: int = 5) -> float:
     """The share of real images that have a drawing of their class near them (Naeem et al., 2020), from 0 to 1.
 
-    Near is nearer than a real image's fifth nearest other one of its class. Drawings that are all alike, or like
-    nothing real, cover little. It grows with the number of drawings: compare with what as many real images cover.
+    A drawing is near if it is closer than the fifth nearest neighbour among the real images of the class. Drawings
+    that are all alike, or unlike real images, cover little. Coverage grows with the number of drawings: compare it
+    with the coverage of an equal number of real images.
 
     Args:
         features: (B, F) of the drawings, as `judge` gives them.

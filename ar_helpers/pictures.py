@@ -1,4 +1,4 @@
-"""Pictures from outside: opening any of them in grey, and reading a digit from a photograph as MNIST would have it."""
+"""Pictures from outside: opening them in grey, and turning a photograph of a digit into an image like MNIST's."""
 
 import warnings
 from pathlib import Path
@@ -13,14 +13,14 @@ CROP = "crop the picture so that the digit fills most of it"
 
 
 def open_picture(path: str | Path, longest: int = 4000) -> Image.Image:
-    """A picture of any kind, upright, as "L", "RGB", or "RGBA" if any of it is transparent.
+    """Open any picture, upright, in mode "L", "RGB", or "RGBA" if parts of it are transparent.
 
-    One that is larger than `longest` is made smaller by a whole number, but not below that. Floats and 32-bit shades,
-    which have no fixed scale, are stretched from 0, or the darkest if that is below, to the lightest.
+    A picture larger than `longest` is reduced by a whole factor, but not below `longest`. Floats and 32-bit shades have
+    no fixed scale, so they are stretched: from 0, or from the darkest shade if that is negative, to the lightest.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no picture that can be read.
+        ValueError: the file is not a readable picture.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,16 +57,18 @@ def open_grey(path: str | Path) -> Image.Image:
 
 
 def read_picture(path: str | Path) -> tuple[Tensor, str]:
-    """A picture of one digit as MNIST has it: (28, 28), uint8, light on dark, 20 pixels long, its centre of mass amid.
+    """Turn a picture of a single digit into an image like MNIST's: (28, 28), uint8, light on dark.
 
-    Returns the picture, and how its own colours were understood: "dark on light" or "light on dark". One that is
-    light on dark and of 28 x 28 pixels is taken as it is. In a photograph the digit may lie anywhere and take up as
-    little as a twentieth of the longer side; uneven light, grain, specks, faint lines on the paper and the table around
-    it are not taken for ink.
+    The digit becomes 20 pixels long, with its centre of mass in the middle. A picture of 28 x 28 pixels that is light
+    on dark stays as it is. In a photograph, the digit may lie anywhere, from a twentieth of the longer side on.
+    Uneven light, grain, specks, faint lines on the paper and a table around the sheet are ignored.
+
+    Returns:
+        The image, and the colours of the picture: "dark on light" or "light on dark".
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no picture, or no single digit can be made out in it.
+        ValueError: the file is not a picture, or it does not show exactly one digit.
     """
     colours = _on_its_ground(open_picture(path, LONGEST))  # (H, W, 3)
     grey = colours.max(2) / 2 + colours.min(2) / 2

@@ -1,4 +1,4 @@
-"""Figures and tables. Each function returns what it made, a figure closed: end a notebook cell with the call."""
+"""Figures and tables. Each function returns its figure or table: end a notebook cell with the call."""
 
 import io
 import math
@@ -33,7 +33,7 @@ class Table(str):
 
 
 def table(heads: Sequence, rows: Iterable[Sequence], caption: str = "") -> str:
-    """A table in Markdown: the first column to the left, all others, the numbers, to the right.
+    """A Markdown table with the first column aligned left and all further columns aligned right.
 
     Args:
         heads: the columns' names.
@@ -49,7 +49,7 @@ def table(heads: Sequence, rows: Iterable[Sequence], caption: str = "") -> str:
 
 
 def style() -> None:
-    """Set matplotlib's defaults as the book's figures have them: to be read on a light page and on a dark one."""
+    """Set matplotlib's defaults for the book's figures, which are readable on light and on dark pages."""
     plt.rcParams.update(
         {
             "figure.dpi": 144,
@@ -96,15 +96,15 @@ def show_images(
     titles: Sequence[str] | None = None,
     size: float = 0.8,
 ) -> Figure:
-    """A grid of grey images, black 0 to white 1, without smoothing.
+    """A grid of grey images, from 0 (black) to 1 (white), without smoothing.
 
     Args:
         images: (M, H, W), or (M, N) rows of square images: tokens when num_levels is given, else uint8 or floats
             from 0 to 1.
-        num_levels: the number of levels of tokens, which are drawn at their bins' centres.
+        num_levels: the number of levels K of tokens; each token is drawn at the centre of its bin.
         columns: images in a row.
-        titles: one for each image, drawn above it.
-        size: width of one image in inches.
+        titles: (M,) strings, drawn above the images.
+        size: the width of an image in inches.
     """
     pictures = _pictures(images, num_levels)
     agree = titles is None or len(titles) == len(pictures)
@@ -132,14 +132,14 @@ def show_maps(
     num_levels: int,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """For each image a row of three: the image, the probability of each pixel's token, the entropy before it.
+    """A row of three panels for each image: the image, the probability of each pixel, the entropy before each pixel.
 
     Args:
         tokens: (M, N), of square images.
         probabilities: (M, N), shown on a fixed scale from 0 to 1.
         entropies: (M, N) in bits, shown on a fixed scale from 0 to log2 num_levels.
         num_levels: the number of levels K.
-        titles: one for each image.
+        titles: (M,) strings.
     """
     shapes = [tuple(part.shape) for part in (tokens, probabilities, entropies)]
     alike = len(set(shapes)) == 1
@@ -171,8 +171,8 @@ def plot_history(histories, baselines: Mapping[str, float] | None = None) -> Fig
     """Training and validation loss in bits per pixel against steps.
 
     Args:
-        histories: a `History`, or a mapping from names to several.
-        baselines: names and bits per pixel of what to compare with, drawn as horizontal lines.
+        histories: a `History`, or a mapping from names to histories.
+        baselines: a mapping from names to bits per pixel, drawn as horizontal lines for comparison.
     """
     histories = histories if isinstance(histories, Mapping) else {"": histories}
     figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
@@ -219,15 +219,15 @@ def animate(
     seconds: float = 4.0,
     scale: int = 4,
 ) -> bytes:
-    """A looping GIF of images being drawn in raster order. It begins with a pause on the finished ones.
+    """A looping GIF of images being drawn in raster order. It begins with a pause on the finished images.
 
     Args:
         tokens: (M, N) of square images, drawn together as a grid.
         num_levels: the number of levels K.
-        path: a file to write as well, ending in .gif.
+        path: a file to write the GIF to, ending in .gif, or None.
         columns: images in a row of the grid.
-        frames: how many pictures, from 2 on.
-        seconds: how long the drawing lasts, at least a fiftieth for each picture; the pause takes two more.
+        frames: the number of pictures, at least 2.
+        seconds: the duration of the drawing, at least 1/50 s for each picture; the pause adds two seconds.
         scale: screen pixels for one pixel of an image.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How each shipped model is trained: the one table that `train NAME` works from. A card records a finished run."""
+"""How each shipped model is trained: the table that `train NAME` reads. A card records a finished run."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from .training import TrainConfig
 
 
 class Recipe(NamedTuple):
-    """A model's class, its sizes where they are not the class's own, its data as a card describes it, and the rest."""
+    """A model's class, sizes that differ from the class's defaults, data as on a card, and configuration."""
 
     model: type[PixelModel]
     sizes: dict
@@ -73,7 +73,7 @@ RECIPES = {
 
 
 def data_set(model: PixelModel, tokens: Tensor, labels: Tensor) -> Dataset:
-    """What a recipe trains its model on: all images (M, N), or their windows, the dull ones thinned."""
+    """The training set of a recipe: whole images (M, N), or context windows with the dull windows thinned."""
     labels = labels if model.num_classes else None
     if isinstance(model, WindowModel):
         return ThinnedWindows(tokens, labels, context_length=model.context_length, num_levels=model.num_levels)

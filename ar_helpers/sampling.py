@@ -40,8 +40,8 @@ class Samples(NamedTuple):
 
 
 class Inpainted(NamedTuple):
-    """Ways to fill the hole in an image, tokens (P, N), int64, equally likely; and -log2 of the probability that the
-    model gives to the known pixels, all ways to fill the hole taken together, as estimated on the way, in bits.
+    """Completed images, tokens (P, N), int64, all equally likely; and an estimate, in bits, of -log2 of the probability
+    that the model gives to the known pixels, summed over all ways to fill the hole.
     """
 
     tokens: Tensor
@@ -51,11 +51,11 @@ class Inpainted(NamedTuple):
 def sampling_probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
-    """The distribution that is really sampled: temperature first, then top-k, then top-p, then scaled to sum to 1.
+    """The distribution that is sampled, after temperature, top-k and top-p, in this order; it sums to 1.
 
     Args:
         logits: (..., K).
-        temperature: above 0; logits are divided by it, so below 1 the likely tokens gain.
+        temperature: above 0. It divides the logits, so values below 1 favour likely tokens.
         top_k: keep the k likeliest tokens, exactly k even where they tie; at least 1.
         top_p: keep the smallest set of likeliest tokens that has this probability, in (0, 1]; also called nucleus
             sampling (Holtzman et al., 2020).
@@ -126,14 +126,14 @@ def generate(
     top_p: float | None = None,
     seed: int | None = None,
 ) -> Samples:
-    """Draw images pixel by pixel, or by what else the model draws at once, all images together.
+    """Draw a batch of images pixel by pixel, or in the groups of pixels that the model draws at once.
 
     Args:
         model: any model of the book, on any device.
-        labels: (B,) classes from 0 to num_classes - 1, one for each image, for a conditional model.
-        count: how many images; with labels, or with a prompt of several rows, it follows from those.
-        prompt: (t,) or (B, t) tokens that the images begin with, t < N; one row is repeated for every image. A model
-            that draws patches needs whole rows of them.
+        labels: (B,) classes from 0 to num_classes - 1, for a conditional model.
+        count: the number of images B, unless labels or a prompt of several rows fix it.
+        prompt: (t,) or (B, t) tokens that the images begin with, t < N; a single row serves all images. A model that
+            draws patches needs whole rows of patches.
         temperature, top_k, top_p: see `sampling_probabilities`.
         seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
     """
@@ -206,16 +206,16 @@ def inpaint(
 ) -> Inpainted:
     """Fill a hole in an image so that it fits the known pixels after it too, by sequential Monte Carlo.
 
-    Many images are drawn at once, the particles. Where a pixel is known, all take it over, and each gets weight by the
-    probability it gave to it; when few of them have nearly all the weight, those are copied and the others dropped
-    (Doucet et al., 2001). One particle alone is plain drawing from left to right, which ignores what comes after.
+    Many images, the particles, are drawn at once. At a known pixel, every particle copies it and multiplies its weight
+    by the probability that it gave to this pixel. When few particles have nearly all the weight, they are copied and
+    the rest is dropped (Doucet et al., 2001). A single particle ignores the known pixels after the hole.
 
     Args:
         model: any model of the book.
-        tokens: (N,) of one whole image; what it holds in the hole does not matter.
+        tokens: (N,) of a whole image; the values in the hole do not matter.
         known: (N,) bool, False in the hole.
-        label: its class, for a conditional model.
-        particles: how many, P, at least 1; drawing takes P times as long as one image.
+        label: the class of the image, for a conditional model.
+        particles: their number P, at least 1.
         seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
     """
     device, num_pixels = next(model.parameters()).device, model.image_size**2

@@ -1,4 +1,4 @@
-"""Scores: what a model charges for images, in bits, and what it thinks of them pixel by pixel."""
+"""Scores: how many bits a model needs for images, and its predictions pixel by pixel."""
 
 import math
 
@@ -18,11 +18,11 @@ def entropy_bits(probabilities: Tensor) -> Tensor:
 
 
 def prediction_maps(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The probability that a model gave to each pixel of given images, and the entropy of each prediction.
+    """The probability that a model gave to each pixel of images, and the entropy of each prediction.
 
     Args:
         logits: (..., K), as `model.image_logits` gives them.
-        tokens: (...) integers: the pixels that are really there.
+        tokens: (...) integers, the true pixels.
 
     Returns:
         Probabilities (...), from 0 to 1, and entropies (...) in bits, from 0 to log2 K.
@@ -36,10 +36,10 @@ def prediction_maps(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def pixel_bits(model: nn.Module, tokens: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The bits that each pixel costs: -log2 p(pixel | pixels before it).
+    """The cost of each pixel in bits: -log2 p(pixel | pixels before it).
 
     Args:
-        model: any model of the book. It is asked in evaluation mode, a few images at a time.
+        model: any model of the book. It is evaluated in evaluation mode, a few images at a time.
         tokens: (B, N) integers, whole images in raster order.
         labels: (B,) integers, for a conditional model.
 
@@ -64,10 +64,10 @@ def pixel_bits(model: nn.Module, tokens: Tensor, labels: Tensor | None = None) -
 
 
 def bits_per_pixel(model: nn.Module, images: ImageSet, quiet: bool = False) -> float:
-    """The book's yardstick: the mean of -log2 p(pixel | pixels before it) over every pixel of every image.
+    """The mean of -log2 p(pixel | pixels before it) over all pixels of all images: the measure of the whole book.
 
     Args:
-        model: any model of the book. A conditional one is told the true labels.
+        model: any model of the book. Conditional models are told the true labels.
         images: images (M, H, W), uint8, and their labels (M,); quantized to the model's levels here.
         quiet: show no bar.
 
@@ -85,7 +85,7 @@ def bits_per_pixel(model: nn.Module, images: ImageSet, quiet: bool = False) -> f
 
 
 def fingerprint(model: nn.Module) -> float:
-    """The model's bits per pixel on 16 fixed pseudo-random images: equal for two models only if they compute alike."""
+    """The bits per pixel on 16 fixed pseudo-random images: equal for two models only if they compute the same."""
     generator = torch.Generator().manual_seed(0)
     size = (16, model.image_size, model.image_size)
     images = torch.randint(256, size, generator=generator, dtype=torch.uint8)
@@ -93,21 +93,21 @@ def fingerprint(model: nn.Module) -> float:
 
 
 def drawing_order(model: nn.Module) -> Tensor:
-    """The positions (N,) of the pixels in the order in which a model draws them: 0, 1, 2 ... for most."""
+    """The positions (N,) of the pixels in the order in which a model draws them: 0, 1, 2 ... for most models."""
     raster = torch.arange(model.image_size**2, device=next(model.parameters()).device)
     return getattr(model, "order", raster)
 
 
 def label_beliefs(model: nn.Module, tokens: Tensor) -> Tensor:
-    """How likely each class is after every pixel of an image, by Bayes' rule, all classes being equally likely before.
+    """The probability of each class after every pixel of an image, by Bayes' rule with equal priors.
 
     Args:
         model: a conditional model.
         tokens: (B, N) of whole images.
 
     Returns:
-        Probabilities (B, N + 1, num_classes), float32, on the CPU: at index t, given the first t pixels
-        in the order in which the model draws them, which after whole rows (of patches) is the raster order's.
+        Probabilities (B, N + 1, num_classes), float32, on the CPU. Index t is for the first t pixels in the order in
+        which the model draws them.
     """
     check_agreement("model must be conditional", model.num_classes > 0, "one with num_classes=0")
     order, evidence = drawing_order(model).cpu(), []

@@ -1,4 +1,4 @@
-"""Images as rows of tokens: quantization, and the data sets that models learn from."""
+"""Images as rows of tokens: quantization and training sets."""
 
 import math
 
@@ -51,9 +51,9 @@ def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
 
 
 def rows_of(index, size: int) -> Tensor:
-    """The numbers (...) of the examples that an index asks for, of so many that there are.
+    """The numbers (...) of the examples that an index selects from `size` examples.
 
-    It may be a number, from either end, a slice, a mask (size,) of bool, or a list, array or tensor of numbers.
+    It is a number (negative: from the end), a slice, a mask (size,) of bool, or a list, array or tensor of numbers.
     """
     if isinstance(index, slice):
         numbers = range(*index.indices(size))
@@ -68,13 +68,13 @@ def rows_of(index, size: int) -> Tensor:
 
 
 class ContextWindows(Dataset):
-    """Every pixel of every image as one example: the tokens just before it, and the pixel itself.
+    """Every pixel of every image as an example: the tokens just before it, and the pixel itself.
 
     Example image * N + position is ((context, position, label), target): the C tokens before the pixel (C,), its
     raster number from 0 to N - 1, the image's label (None without labels) and the pixel's own token, all int64.
-    Where the window reaches back beyond the first pixel it holds the start token, whose value is num_levels.
-    `windows[i]` is one example; `windows[indices]`, a slice or a mask of bool give a whole batch with a leading axis.
-    For a DataLoader give the batches of indices as its sampler and `batch_size=None`.
+    Before the first pixel, the window holds the start token, whose value is num_levels. `windows[i]` is an example;
+    `windows[indices]`, a slice or a mask of bool give a batch with a leading axis. For a DataLoader, pass batches of
+    indices as the sampler and `batch_size=None`.
 
     Args:
         tokens: (M, N) integers from 0 to num_levels - 1.
@@ -113,19 +113,19 @@ class ContextWindows(Dataset):
 
 
 class ThinnedWindows(ContextWindows):
-    """Context windows of which the dull ones are shown less often, and count for more when they are.
+    """Context windows in which dull windows appear less often, with a larger weight: importance sampling.
 
-    Where all is black nearby, the next pixel nearly always is black too, and there is little to learn. Of the windows
-    whose two last tokens (to the left, for a window of one row) and three first ones (above) are black or start tokens,
-    only the share `keep` is kept, chosen at random, and each of those counts 1 / keep times. So a mean of weighted
-    losses over a random batch has the same expectation as a plain mean over all windows: importance sampling.
+    A window is dull if its last two tokens (to the left, for a window of one row) and its first three tokens (above)
+    are black or start tokens. The next pixel is then nearly always black, and there is little to learn. Only the share
+    `keep` of the dull windows is kept, chosen at random, with the weight 1 / keep. So the mean of weighted
+    losses over a random batch has the same expectation as the plain mean over all windows.
 
     Example i is (inputs, target, weight), inputs and target as in `ContextWindows`, weight float32 with mean 1.
 
     Args:
         tokens, labels, context_length, num_levels: as for `ContextWindows`.
-        keep: the share of the dull windows that stay, in (0, 1].
-        seed: decides which.
+        keep: the share of dull windows to keep, in (0, 1].
+        seed: chooses the dull windows to keep.
     """
 
     def __init__(self, tokens, labels=None, *, context_length, num_levels, keep=0.125, seed=0):
@@ -150,7 +150,7 @@ class ThinnedWindows(ContextWindows):
 
 
 class TokenImages(Dataset):
-    """Every image as one example, for models that read whole images.
+    """Every image as an example, for models that read whole images.
 
     Example i is ((tokens, label), tokens): the image's tokens (N,) and its label (None without labels), int64;
     `images[indices]`, a slice or a mask of bool give a whole batch.

@@ -1,4 +1,4 @@
-"""The one training loop of the book: recipes, batches, and runs that can be interrupted and go on."""
+"""The training loop of the book: recipes, batches, and runs that can be interrupted and resumed."""
 
 import json
 import math
@@ -39,24 +39,24 @@ VAL_IMAGES = 500
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A recipe: everything that decides what a run of `fit` gives, beside the model and the data.
+    """A recipe: everything that determines the result of `fit`, besides the model and the data.
 
     Args:
         steps: optimizer steps, at least 1.
         batch_size: examples in a step, at least 1.
-        learning_rate: the peak of torch's one-cycle schedule: it climbs over the first `warmup` of the steps and
-            falls over the rest to nearly nothing, both along a cosine (Smith and Topin, 2019).
+        learning_rate: the peak of torch's one-cycle schedule. The rate rises over the first `warmup` of the steps and
+            falls to nearly zero over the rest, both along a cosine (Smith and Topin, 2019).
         weight_decay: AdamW's, at least 0 (Loshchilov and Hutter, 2019).
         warmup: share of the steps, between 0 and 1.
-        clip: the norm above which a gradient is scaled down, above 0: a wild step can kill a ReLU for good.
-        muon_rate: the peak rate of Muon (Jordan et al., 2024), which then trains the matrices of all linear layers but
-            the last; None leaves them to AdamW.
-        shift: each image of a batch is moved at random by up to so many pixels along rows and columns, black coming in;
-            not in the last fifth of the steps, so that a run ends on images as they are. For whole images only.
-        average: how much of the running average of the weights stays at each step, between 0 and 1; the averages are
-            then what is validated and kept (Polyak and Juditsky, 1992). None keeps the last weights.
-        arithmetic: "float32", or "bfloat16" for torch's autocast, which on some processors and most GPUs is faster.
-        seed: decides the order of the data and what dropout drops; the model's first weights are the caller's.
+        clip: gradients with a larger norm are scaled down to this norm; above 0. A very large step can kill a ReLU.
+        muon_rate: the peak rate of Muon (Jordan et al., 2024), which trains the matrices of all linear layers except
+            the last; None trains them with AdamW.
+        shift: moves each image of a batch at random by up to `shift` pixels along rows and columns, and fills with
+            black; not in the last fifth of the steps, so that a run ends on unchanged images. For whole images only.
+        average: the decay of a running average of the weights, between 0 and 1. The averaged weights are validated and
+            kept (Polyak and Juditsky, 1992). None keeps the last weights.
+        arithmetic: "float32", or "bfloat16" for torch's autocast, which is faster on some processors and most GPUs.
+        seed: for the order of the data and for dropout. The caller initializes the model.
     """
 
     steps: int
@@ -90,9 +90,9 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """What a run wrote down. Losses are in bits per pixel; seconds are of training and validating together.
+    """The losses of a run, in bits per pixel, and its seconds of training and validation together.
 
-    train_bits[i] is the mean over the steps since the point before, up to train_steps[i]; val_bits[i] was measured on
+    train_bits[i] is the mean over the steps after train_steps[i - 1] up to train_steps[i]; val_bits[i] was measured on
     the first 500 validation images after val_steps[i] steps.
     """
 
@@ -104,9 +104,10 @@ class History:
 
 
 class ShuffledBatches(Sampler):
-    """The indices (batch_size,) of every step from `start` on: each epoch a fresh shuffle, its last odd batch dropped.
+    """The indices (batch_size,) of every step from `start` on. Each epoch is shuffled anew; an incomplete last batch is
+    dropped.
 
-    A step's batch depends on the seed and the step alone, so a run can be taken up anywhere.
+    The batch of a step depends only on the seed and the step, so a run can resume anywhere.
     """
 
     def __init__(self, size: int, batch_size: int, steps: int, seed: int, start: int = 0):
@@ -127,12 +128,12 @@ class ShuffledBatches(Sampler):
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The model itself, if this is what torch.compile made of it."""
+    """The original model, if `model` is the result of torch.compile."""
     return getattr(model, "_orig_mod", model)
 
 
 def best_device() -> str:
-    """ "cuda" where there is one, else "mps", else "cpu"."""
+    """The best device of this machine: "cuda", else "mps", else "cpu"."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -140,7 +141,7 @@ def best_device() -> str:
 
 @lru_cache
 def bfloat16_is_faster(device_type: str) -> bool:
-    """Whether bfloat16 matrix products are clearly faster than float32 ones: on a CPU, tried once; on CUDA, asked."""
+    """Whether bfloat16 matrix products are clearly faster than float32: tried once on a CPU, looked up on CUDA."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type != "cpu":
@@ -167,24 +168,22 @@ def fit(
     resume: str | Path | None = None,
     quiet: bool = False,
 ) -> History:
-    """Train a model in place to predict the next pixel: the one loop of the book.
+    """Train a model in place to predict the next pixel, on the device of the model.
 
-    Runs on the device the model is on and prints about ten lines. With AR_QUICK=1 it takes a handful of steps,
-    whatever the recipe says.
+    It prints about ten lines. With AR_QUICK=1 it takes only a few steps.
 
     Args:
-        model: any model of the book, called with the data set's inputs. What torch.compile made of one will do.
+        model: any model of the book, also compiled with torch.compile. It is called with the inputs of the data set.
         dataset: a `ContextWindows`, a `ThinnedWindows` or a `TokenImages`.
         config: the recipe.
         val: images to validate on, ten times a run, the first 500 of them.
-        resume: a file for the state of the run. It is written a hundred times on the way (aside, then renamed, so
-            that a run killed at any moment leaves a whole one), and where it is there already the run goes on from
-            it, bit for bit as if it had never stopped.
-        quiet: print nothing, and show no bar.
+        resume: a file for the state of the run, written a hundred times on the way. If the file exists, the run
+            continues from it, with the same result as a run without a break. A killed run leaves an intact file.
+        quiet: print nothing and show no bar.
 
     Raises:
         OSError: the state file is damaged.
-        FloatingPointError: the loss is no number any more.
+        FloatingPointError: the loss is not finite.
     """
     steps = full_or_quick(config.steps, min(config.steps, QUICK_STEPS))
     batch_size = full_or_quick(config.batch_size, min(config.batch_size, QUICK_BATCH))
@@ -374,7 +373,7 @@ def _load_state(path, model, averaged, optimizers, run) -> tuple[int, History]:
 
 
 def describe_data(dataset: Dataset) -> dict:
-    """What a card notes of the data: how many images, the checksum of their tokens, and how thinned."""
+    """The data as a card describes them: the number of images, the checksum of their tokens, and the thinning."""
     checksum = 0
     for part in dataset.tokens.split(4096):
         checksum = zlib.crc32(part.to(torch.uint8).numpy().tobytes(), checksum)
@@ -382,12 +381,12 @@ def describe_data(dataset: Dataset) -> dict:
 
 
 def describe_recipe(config: TrainConfig, data: dict) -> dict:
-    """What a card notes as the recipe: the configuration, and the data as `describe_data` does."""
+    """The recipe as a card describes it: the configuration and the data."""
     return {name: value for name, value in asdict(config).items() if value is not None} | {"data": data}
 
 
 def describe_run(model: nn.Module, config: TrainConfig, dataset: Dataset) -> dict:
-    """What two runs must have in common for one to go on where the other stopped."""
+    """The class, sizes, recipe and data of a run: a state can be resumed only if all are equal."""
     model = uncompiled(model)
     made = {"class": type(model).__name__, "config": model.config}
     return made | {"recipe": describe_recipe(config, describe_data(dataset)), "quick": quick_mode()}
