@@ -75,7 +75,8 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> nn.Modu
     class_name, config = json.loads(metadata.get("model", "[null, null]"))
     if model is None:
         if class_name not in models.__all__:
-            raise ValueError(f"{path} holds no model of this package, but class {class_name!r}")
+            what = f"class {class_name!r}" if class_name else "other tensors"
+            raise ValueError(f"{path} holds no model of this package, but {what}")
         model = getattr(models, class_name)(**config)
     elif (type(model).__name__, model.config) != (class_name, config):
         raise ValueError(

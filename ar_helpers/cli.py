@@ -22,11 +22,11 @@ from . import cards, data, metrics, plots, recipes, sampling, scoring, tokens, t
 from .checks import check_agreement, check_at_least, check_choice, check_range
 from .pictures import read_picture
 
-DRAWS = "transformer_full"  # which shipped model draws unless another is named
+DRAWS = "transformer_full"  # the default model for drawing
 
 
 def sample(arguments: argparse.Namespace) -> None:
-    """Draw digits: a PNG of each, a sheet of all, and what they were drawn with."""
+    """Draw digits: write a PNG of each drawing, a sheet of all drawings, and the settings."""
     _check_numbers(arguments)
     model, source = _load(arguments.model, arguments.device)
     classes = _targets("--targets", arguments.targets, model)
@@ -71,7 +71,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 
 
 def _load(name: str, device: str) -> tuple[nn.Module, Path]:
-    """A shipped model, or one in a file, on a device, and where it came from."""
+    """A shipped model, or the model in a file, on a device; and its path."""
     path = Path(name)
     if path.suffix != ".safetensors":
         check_choice("the model", name, cards.card_names(), "a .safetensors file or one of")
@@ -102,7 +102,7 @@ def _draw(model: nn.Module, arguments: argparse.Namespace, **what) -> sampling.S
 
 
 def _store(samples, labels, model, arguments, source, columns, more=None) -> None:
-    """Write the drawings aside, then rename them into place; print what was drawn."""
+    """Write the drawings aside, then rename them into place, and print a summary."""
     wanted = Path(arguments.out or arguments.folder)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     pictures = np.round(255 * tokens.dequantize(samples.tokens, model.num_levels).numpy()).astype(np.uint8)
@@ -136,12 +136,13 @@ def _store(samples, labels, model, arguments, source, columns, more=None) -> Non
         for name in earlier - {file.name for file in files}:  # a folder holds one run
             (out / name).unlink(missing_ok=True)
     mean = bits.mean().item()
-    text = f"{len(images)} drawings in {out}, {mean:.3f} bits per pixel on average; sheet.png shows them all"
+    count = "1 drawing" if len(images) == 1 else f"{len(images)} drawings"
+    text = f"{count} in {out}, {mean:.3f} bits per pixel on average; sheet.png shows them all"
     print(json.dumps({"folder": str(out), **record}) if arguments.json else text)
 
 
 def _folder(wanted: Path, new: bool) -> Path:
-    """The folder, made if need be; or a new one, NAME, NAME-2, NAME-3 ..., which is ours since we made it."""
+    """The folder, created if necessary; or a new folder NAME, NAME-2, NAME-3 ..., which no other run has."""
     number = 1
     while True:
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
@@ -165,19 +166,20 @@ def _files_of_a_run(folder: Path) -> set[str]:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train one of the book's models, or all; score it as stored, and write weights and card."""
-    for option in ("steps", "levels", "context_length"):
+    """Train a model of the book, or all models; score the stored weights, and write weights and card."""
+    for option in ("steps", "batch_size", "arithmetic", "levels", "context_length"):
         value, name = getattr(arguments, option), f"--{option.replace('_', '-')}"
         if arguments.name in ("lenet5", "all"):  # the classifier has none of these, and those of all would differ
             check_agreement(f"{name} must not be given for {arguments.name}", value is None, value)
     names = [*recipes.RECIPES, "lenet5"] if arguments.name == "all" else [arguments.name]
     if len(names) > 1 and arguments.device == "cpu":
         names.remove("transformer_full")  # days; it is seven minutes of a large GPU
-    changes = {name: getattr(arguments, name) for name in ("steps", "seed") if getattr(arguments, name) is not None}
+    changes = {name: getattr(arguments, name) for name in ("steps", "batch_size", "seed", "arithmetic")}
+    changes = {name: value for name, value in changes.items() if value is not None}
     configs = {name: dataclasses.replace(recipes.RECIPES[name].config, **changes) for name in names if name != "lenet5"}
     out = Path(arguments.out)
-    given = [arguments.steps, arguments.seed, arguments.levels, arguments.context_length]
-    as_shipped = given == [None] * 4 and arguments.data == "mnist" and not data.quick_mode()
+    own = bool(changes or arguments.levels or arguments.context_length)
+    as_shipped = not own and arguments.data == "mnist" and not data.quick_mode()
     other = as_shipped or out.resolve() != cards.CHECKPOINTS.resolve()
     check_agreement("--out must be another folder than the shipped weights' for a run of your own", other, str(out))
     digits = data.load_images(arguments.data)
@@ -208,6 +210,11 @@ def _sizes(recipe: recipes.Recipe, arguments: argparse.Namespace, digits: data.D
 
 def _train_model(name: str, config: training.TrainConfig, arguments, digits: data.Digits, out: Path) -> None:
     recipe = recipes.RECIPES[name]
+    shipping = out.resolve() == cards.CHECKPOINTS.resolve()  # then the recipe is followed to the letter
+    chosen = shipping or arguments.arithmetic is not None or config.arithmetic == "float32" or data.quick_mode()
+    if not chosen and not training.bfloat16_is_faster(torch.device(arguments.device).type):
+        print("bfloat16 is slow here: training in float32")
+        config = dataclasses.replace(config, arithmetic="float32")
     torch.manual_seed(config.seed)
     model = recipe.model(**_sizes(recipe, arguments, digits)).to(arguments.device)
     pixels = tokens.quantize(digits.train.images, model.num_levels).flatten(1)
@@ -232,7 +239,7 @@ def _train_model(name: str, config: training.TrainConfig, arguments, digits: dat
 
 @contextlib.contextmanager
 def _resumable(state: Path):
-    """Whoever is stopped by hand is told whether the run can go on."""
+    """After Ctrl-C, print whether the run can be resumed."""
     try:
         yield
     except KeyboardInterrupt:
@@ -277,7 +284,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--data", default="mnist", help=words)
 
     def drawing(sub, folder):
-        """The options that all that draws has; those with an underscore are another project's spellings."""
+        """The options of all commands that draw; the spellings with an underscore are those of another project."""
         sub.set_defaults(folder=folder)
         sub.add_argument("--count", type=int, help="drawings of each class (default: 1; complete: 8 in all)")
         sub.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder (default: 1)")
@@ -293,7 +300,7 @@ def parser() -> argparse.ArgumentParser:
         where(sub, "cpu", ", on which a seed always gives the same drawings")
         sub.add_argument("--json", action="store_true", help="print JSON")
 
-    words = "Draw digits: a PNG of each, a sheet of all, and what they were drawn with"
+    words = "Draw digits: write a PNG of each drawing, a sheet of all drawings, and the settings"
     sub = command(
         "sample", sample, words, "python -m ar_helpers sample --targets 0,1,2 --count 8 --temperature 0.9 --gif"
     )
@@ -307,13 +314,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--target", help="what it is to become (default: drawn by what the kept rows suggest)")
     drawing(sub, "completions")
 
-    words = "Train one of the book's models, or all; score it as stored, and write weights and card"
+    words = "Train a model of the book, or all models; score the stored weights, and write weights and card"
     sub = command("train", train, words, "python -m ar_helpers train one_hot_mlp --steps 500 --out mine")
     sub.add_argument("name", choices=[*sorted(recipes.RECIPES), "lenet5", "all"])
-    sub.add_argument("--steps", type=int, help="in place of the recipe's")
-    sub.add_argument("--seed", type=int, help="in place of the recipe's")
-    sub.add_argument("--levels", type=int, help="grey levels, from 2 to 256, in place of 16")
-    sub.add_argument("--context-length", type=int, help="pixels that a model of context windows sees, in place of 28")
+    sub.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
+    sub.add_argument("--batch-size", type=int, help="examples in a step (default: the recipe's)")
+    sub.add_argument("--seed", type=int, help="of the first weights and the order of the data (default: the recipe's)")
+    words = "bfloat16 or float32 (default: the recipe's, but float32 where bfloat16 is slow)"
+    sub.add_argument("--arithmetic", choices=("float32", "bfloat16"), help=words)
+    sub.add_argument("--levels", type=int, help="grey levels, from 2 to 256 (default: 16)")
+    sub.add_argument("--context-length", type=int, help="pixels in a context window (default: 28)")
     sub.add_argument("--out", default=".", help="folder for the weights and the card (default: this one)")
     images(sub)
     where(sub, training.best_device())
@@ -343,7 +353,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         parsed.run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of the pipe has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain on its way out
         sys.exit(141)  # as the shell counts other programs that end so
     except (ValueError, TypeError, OSError, ArithmeticError, AssertionError) as error:

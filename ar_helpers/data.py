@@ -106,14 +106,15 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
 
     - A folder of pictures that Pillow can open. They become grey, the middle square of each is resized to 28 x 28, and
       transparent areas become black. Sub-folders are classes. If all their names are numbers, these are the labels;
-      otherwise the classes are numbered in the order of their names. Without sub-folders all labels are 0. If there
-      are folders "train" (or "training") and "test" (or "testing"), the classes are inside each of them.
+      otherwise, or from 100 on, the classes are numbered in the order of their names. Without sub-folders all labels
+      are 0. If there are folders "train" and "test" (or "training", "testing"), and perhaps "val" (or "valid",
+      "validation"), the classes are inside each of them.
     - A folder with four idx files named like MNIST's, or only the two for training, with any number and size of
       images; or a single idx file of images. Its labels are read from the file of the same name with "labels" and
       "idx1" instead of "images" and "idx3", if there is such a file.
 
-    Images marked for testing become the test set; the last sixth of the other images is then the validation set. If no
-    images are marked, a fixed seed chooses a seventh of all images for testing and a seventh for validation.
+    Images marked for testing become the test set. The validation set is then the folder "val", or else the last sixth
+    of the other images. If none are marked, a fixed seed chooses a seventh for testing and a seventh for validation.
 
     Raises:
         ValueError: name is unknown, or a file is damaged or has the wrong content.
@@ -146,13 +147,17 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
     parts = [_idx_pair(*(_find(places, file) for file in pair)) for pair in (FILES[:2], FILES[2:])]
     for (images, _), size, file in zip(parts, (TRAIN_SIZE + VAL_SIZE, TEST_SIZE), FILES[::2], strict=True):
         check_content(_find(places, file), tuple(images.shape), (size, IMAGE_SIZE, IMAGE_SIZE), name)
-    return _split(name, *parts, VAL_SIZE)
+    return _split(name, *parts, val_size=VAL_SIZE)
 
 
-def _split(name: str, train: ImageSet, test: ImageSet | None = None, val_size: int | None = None) -> Digits:
-    """Three parts of two, the end of the first being for validation; or of one, mixed with a fixed seed."""
+def _split(name, train: ImageSet, test: ImageSet | None = None, val: ImageSet | None = None, val_size=None) -> Digits:
+    """Three parts: as they are; or two, whose first gives its end for validation; or one, mixed with a fixed seed."""
     count = len(train.images)
-    if test is None:
+    sizes = {part: tuple(images.images.shape[1:]) for part, images in (("train", train), ("test", test)) if images}
+    check_agreement(f"the images in {name} must be of the same size", len(set(sizes.values())) == 1, sizes)
+    if val is not None:
+        pass
+    elif test is None:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         check_at_least(3, **{f"the number of images in {name}": count})
         seventh = max(1, count // 7)
@@ -218,11 +223,12 @@ def _own_images(path: Path) -> Digits:
     if train is not None:
         return _split(str(path), _idx_pair(*files[:2]), None if test is None else _idx_pair(*files[2:]))
     folders = {folder.name.lower(): folder for folder in sorted(path.iterdir()) if folder.is_dir()}
-    train, test = ([name for name in folders if re.fullmatch(kind, name)] for kind in ("train(ing)?", "test(ing)?"))
-    parts = [folders[train[0]], folders[test[0]]] if train and test else [path]
+    kinds = "train(ing)?", "test(ing)?", "val(id(ation)?)?"
+    train, test, val = ([folders[name] for name in folders if re.fullmatch(kind, name)][:1] for kind in kinds)
+    parts = train + test + val if train and test else [path]
     found = [_picture_paths(part) for part in parts]
     classes = sorted({name for paths in found for name in paths.values()} - {""})
-    numbered = all(name.isdecimal() for name in classes)
+    numbered = all(name.isdecimal() and int(name) < 100 for name in classes)
     labels = {"": 0} | {name: int(name) if numbered else number for number, name in enumerate(classes)}
     return _split(str(path), *(_pictures(paths, labels) for paths in found))
 
@@ -231,7 +237,10 @@ def _picture_paths(folder: Path) -> dict[Path, str]:
     """The pictures in a folder and its sub-folders, and of each the sub-folder's name, its class."""
     endings = Image.registered_extensions()
     paths = [each for each in sorted(folder.rglob("*")) if each.suffix.lower() in endings and each.name[0] != "."]
-    check_agreement(f"{folder} must hold pictures, or MNIST's idx files", bool(paths), "neither")
+    files = FILES[0], FILES[1]
+    check_agreement(
+        f"{folder} must hold pictures, or idx files named {' and '.join(files)}", bool(paths), "other files"
+    )
     classes = {each: each.relative_to(folder).parts[0] if each.parent != folder else "" for each in paths}
     mixed = "" in classes.values() and len(set(classes.values())) > 1
     check_agreement(f"the pictures in {folder} must all lie in sub-folders, or none", not mixed, "some of them")

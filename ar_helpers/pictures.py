@@ -37,7 +37,9 @@ def open_picture(path: str | Path, longest: int = 4000) -> Image.Image:
     if picture.mode[0] in "IF":  # 16 bits, 32 bits, or floats
         shades = np.nan_to_num(np.asarray(picture, dtype=np.float32))
         lowest = min(shades.min(), 0)
-        highest = 65535 if picture.mode.startswith("I;16") else shades.max()
+        highest = shades.max()
+        if picture.mode.startswith("I;16"):  # many cameras and scanners fill 12 of the 16 bits
+            highest = 65535 if highest > 4095 else 4095
         picture = Image.fromarray((255 * (shades - lowest) / max(highest - lowest, 1e-9)).round().astype(np.uint8))
     elif picture.mode in ("LA", "La", "PA", "RGBa", "RGBA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -140,7 +142,11 @@ def _digit(ink: np.ndarray, may_touch: bool) -> tuple[np.ndarray | None, bool]:
 
     longest = max(ink.shape)
     smooth = ndimage.gaussian_filter(ink, 1.0 if longest > 200 else 0)
+    middle = np.median(smooth)
+    grain = middle + 6 * np.median(np.abs(smooth - middle))  # four standard deviations
     for threshold in (0.5, 0.35, 0.25, 0.18, 0.12):
+        if threshold < grain:
+            return None, False
         parts = _parts(smooth > threshold)
         large = [part for part in parts if part.length >= max(4, longest / 20) and not part.is_margin]
         strokes = [part for part in large if part.is_stroke()]
@@ -185,10 +191,13 @@ class _Part:
         return whole
 
     def is_stroke(self) -> bool:
-        """Whether it is thin, as a pen's work is, and no sheet, table or shadow."""
+        """Whether it is thin, as a pen's work is, with few holes: no sheet, table, shadow or grain."""
         from scipy import ndimage, spatial
 
-        thickness = 2 * ndimage.distance_transform_edt(np.pad(self.mask, 1)).max() / self.length
+        padded = np.pad(self.mask, 1)
+        if ndimage.label(~padded)[1] > 12:  # the outside and eleven holes
+            return False
+        thickness = 2 * ndimage.distance_transform_edt(padded).max() / self.length
         if thickness <= 0.33 or min(self.mask.shape) < 3:
             return thickness <= 0.6
         hull = spatial.ConvexHull(np.argwhere(self.mask))

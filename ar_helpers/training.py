@@ -148,8 +148,8 @@ def bfloat16_is_faster(device_type: str) -> bool:
         return False
 
     def seconds(dtype: torch.dtype) -> float:
-        a = torch.ones(512, 1024, dtype=dtype)
-        b = torch.ones(1024, 1024, dtype=dtype)
+        a = torch.ones(256, 1024, dtype=dtype)
+        b = torch.ones(1024, 512, dtype=dtype)
         times = []
         for _ in range(5):
             start = time.perf_counter()
@@ -214,6 +214,8 @@ def fit(
     note = math.ceil(steps / 100)  # steps between notes in the history
     report = note * math.ceil(steps / note / 10)  # and between validations, each of which prints a line
     bar = progress(loader, unit="step", quiet=quiet, initial=start, total=steps)
+    if steps > 100 and not quiet and _advice(arithmetic, device.type):
+        print(f"Training in {arithmetic}{_advice(arithmetic, device.type)}.")
     began, before = time.perf_counter(), history.seconds
     loss_sum, noted = torch.zeros((), device=device), start
     model.train()
@@ -243,7 +245,7 @@ def fit(
             if step == start + 25 and steps > 100 and not quiet:
                 rest = (time.perf_counter() - settled) / 20 * (steps - step) + _validation_seconds(model, val, autocast)
                 text = f"{steps - start} steps on {device.type} in {arithmetic}: about {duration(rest)}"
-                bar.write(text + _advice(arithmetic, device.type), sys.stdout)
+                bar.write(text, sys.stdout)
             if step % note and step < steps:
                 continue
             history.train_steps.append(step)
@@ -358,7 +360,10 @@ def _load_state(path, model, averaged, optimizers, run) -> tuple[int, History]:
     tensors, metadata = read_tensors(path)
     state = json.loads(metadata.get("state", "{}"))
     if state.get("run") != run:
-        raise ValueError(f"resume={str(path)!r} is the state of another run: {state.get('run')}, not {run}")
+        raise ValueError(
+            f"resume={str(path)!r} is the state of another run: {state.get('run')}, not {run}; "
+            "delete it to begin anew, or name another file"
+        )
     for prefix, owner in (("model/", model), ("average/", averaged)):
         if owner is not None:
             owner.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

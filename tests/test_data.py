@@ -654,7 +654,10 @@ def test_a_folder_of_pictures_is_split_in_seven(tmp_path):
     assert digits.name == str(tmp_path)
 
 
-@pytest.mark.parametrize(("names", "labels"), [(("9", "10", "2"), {9, 10, 2}), (("cat", "dog", "10"), {0, 1, 2})])
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [(("9", "10", "2"), {9, 10, 2}), (("cat", "dog", "10"), {0, 1, 2}), (("2021", "2022", "99"), {0, 1, 2})],
+)
 def test_sub_folders_are_classes(tmp_path, names, labels):
     write_pictures(tmp_path, [f"{name}/{n}.png" for name in names for n in range(5)])
     digits = ar.load_images(tmp_path)
@@ -662,7 +665,7 @@ def test_sub_folders_are_classes(tmp_path, names, labels):
     for part in digits:
         for image, label in zip(part.images, part.labels, strict=True):
             name = names[int(image[0, 0]) // 5]
-            assert label == (int(name) if "cat" not in names else sorted(names).index(name))
+            assert label == (int(name) if labels == {9, 10, 2} else sorted(names).index(name))
 
 
 def test_folders_to_train_on_and_to_test_on_are_taken_for_what_they_are(tmp_path):
@@ -672,6 +675,19 @@ def test_folders_to_train_on_and_to_test_on_are_taken_for_what_they_are(tmp_path
     digits = ar.load_images(tmp_path)
     assert [len(part.images) for part in digits] == [10, 2, 3]
     assert digits.test.labels.tolist() == [1, 1, 1]
+    write_pictures(tmp_path, [f"valid/0/{n}.png" for n in range(4)])
+    digits = ar.load_images(tmp_path)
+    assert [len(part.images) for part in digits] == [12, 4, 3]
+    assert digits.val.labels.tolist() == [0, 0, 0, 0]
+
+
+def test_images_of_two_sizes_are_refused(tmp_path):
+    for part, count, side in (("train", 6, 12), ("t10k", 3, 16)):
+        pixels = bytes(count * side * side)
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, side, side) + pixels)
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + bytes(count))
+    with pytest.raises(ValueError, match=r"must be of the same size, not .*12, 12.*16, 16"):
+        ar.load_images(tmp_path)
 
 
 def test_colour_becomes_grey_what_is_transparent_black_and_the_middle_is_kept(tmp_path):
@@ -696,7 +712,7 @@ def test_idx_files_of_any_count_and_size_are_read(tmp_path, single):
 
 
 @pytest.mark.parametrize(("names", "words"), [
-    (["notes.txt"], "must hold pictures, or MNIST's idx files, not neither"),
+    (["notes.txt"], "must hold pictures, or idx files named train-images-idx3-ubyte and .*, not other files"),
     (["0/a.png", "b.png", "c.png"], "must all lie in sub-folders, or none"),
     (["a.png", "b.png"], "must be at least 3, not 2"),
 ])  # fmt: skip

@@ -159,8 +159,9 @@ def test_two_digits_are_one_too_many(tmp_path):
     Image.new("RGB", (300, 300), (200, 200, 200)),
     grain(Image.new("RGB", (900, 1200), (200, 200, 200)), 3),
     lit(Image.new("RGB", SIZE, (220, 220, 220)), 1 - 0.6 * cols),
+    *(grain(Image.new("RGB", size, (shade,) * 3), 10) for size in ((300, 300), (600, 800)) for shade in (60, 200)),
     written(7, box=(400, 400, 415, 425), pen=2),
-], ids=["one shade", "bare paper", "bare paper, lit from a side", "a digit too small to see"])  # fmt: skip
+], ids=["one shade", "bare paper", "lit from a side", *["grain"] * 4, "a digit too small to see"])  # fmt: skip
 def test_where_no_digit_is_the_reader_is_told(picture, tmp_path):
     with pytest.raises(ValueError, match=r"crop the picture|nearly all of one shade"):
         ar.read_picture(saved(picture, tmp_path))
