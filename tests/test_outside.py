@@ -28,7 +28,6 @@ MAKERS = {
     "transformer": lambda: ar.PixelTransformer(**SEQUENCE),
     "patches": lambda: ar.PatchTransformer(**SEQUENCE),
     "independent patches": lambda: ar.PatchTransformer(**SEQUENCE, independent=True),
-    "nested": lambda: ar.NestedTransformer(**SEQUENCE, inner_width=8, inner_heads=2),
 }
 every_model = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 TOKENS = torch.randint(4, (8, 16), generator=torch.Generator().manual_seed(0))
