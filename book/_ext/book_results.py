@@ -130,7 +130,7 @@ class Ladder(Records):
             image["alt"] = f"A grid of digits drawn by {card['class']}"
             score = show(value(card, "scores.test_bits_per_pixel"), "{:.3f}")
             title = pending_xref("", nodes.inline(), refdomain="std", reftype="doc", reftarget=f"/{self.chapter(card)}")
-            title |= {"refexplicit": False, "refdoc": self.env.docname, "refwarn": True}
+            title.attributes |= {"refexplicit": False, "refdoc": self.env.docname, "refwarn": True}
             bits = nodes.inline("", f"{score} bits per pixel", classes=["score"])
             ladder += nodes.figure("", image, nodes.caption("", "", title, bits))
         return [ladder] if ladder.children else []
