@@ -109,9 +109,7 @@ def check_mask(mask: Tensor, size: int) -> None:
 def check_path(name: str, path, others: Sequence[str]) -> None:
     """Raise unless a file or folder has this path."""
     if not Path(path).expanduser().exists():
-        raise ValueError(
-            f"{name} must be {', '.join(others)} or the path of images; there is no file or folder {str(path)!r}"
-        )
+        raise ValueError(f"{name} must be {', '.join(others)} or the path of images, not {str(path)!r}: no such file")
 
 
 def check_content(path, found: tuple, wanted: tuple, of: str) -> None:

@@ -115,7 +115,7 @@ def test_evaluate_prints_nothing_but_json_even_on_stand_in_data(command):
         (("no.safetensors",), "there is no checkpoint no.safetensors"),
         (
             ("tiny", "--data", "cifar"),
-            "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar'",
+            "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar': no such file",
         ),
         (("tiny", "--data", "digits", "--limit", "0"), "--limit must be at least 1, not 0"),
         (("tiny", "--data", "digits", "--limit", "-1"), "--limit must be at least 1, not -1"),
@@ -336,7 +336,10 @@ def test_train_leaves_weights_and_card_and_nothing_else(command, tmp_path):
     ("arguments", "message"),
     [
         (("--steps", "0"), "steps must be at least 1, not 0"),
-        (("--data", "cifar"), "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar'"),
+        (
+            ("--data", "cifar"),
+            "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar': no such file",
+        ),
     ],
 )
 def test_train_names_what_is_wrong_and_writes_nothing(command, tmp_path, arguments, message):
