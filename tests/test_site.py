@@ -132,7 +132,13 @@ def test_every_page_in_a_browser(site, browser):
 
 def test_the_landing_page_fits_one_screen(site, browser):
     page = open_page(browser.new_context(viewport={"width": 1280, "height": 900}), site / "index.html", [])
-    for text in ("Build a network", "you will be able to", "Start with chapter 1", "Pixels as tokens", "A one-hot MLP"):
+    for text in (
+        "Build networks",
+        "Start with chapter 1",
+        "A one-hot MLP",
+        "A pixel transformer",
+        "You begin, it finishes",
+    ):
         box = page.locator(".bd-article").get_by_text(text).first.bounding_box()
         assert box["y"] + box["height"] <= 900, text
     page.context.close()

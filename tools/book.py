@@ -50,8 +50,9 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
     The repository's address, in the cell that serves Colab, may change without making them stale.
     """
     code = [cell.source.replace(repository(), "") for cell in notebook.cells if cell.cell_type == "code"]
-    files = sorted([*CARDS.glob("*.json"), *RECORDS.glob("*.json")])
-    named = [file for file in files if re.search(rf"[\"']{file.stem}[\"']", "\n".join(code))]
+    text = "\n".join(code)
+    named = [card for card in sorted(CARDS.glob("*.json")) if re.search(rf"[\"']{card.stem}[\"']", text)]
+    named += [file for file in sorted(RECORDS.glob("*.json")) if f'load_record("{file.stem}")' in text]
     parts = code + [file.read_text(encoding="utf-8") for file in named]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

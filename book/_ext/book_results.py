@@ -9,8 +9,8 @@ FORMAT is Python's, as in {:.3f}, or {duration}; without it, numbers get thousan
 the chapter that builds the model, `chapter` is that chapter's number. Options: `sort: key` or `sort: -key`, and
 `chapters`, which leaves out models that no chapter is named after. A field that a record lacks shows as a dash.
 
-    {ladder}    for each model that a chapter is named after, its picture book/_static/samples/NAME.png over that chapter's
-                title and the model's score
+    {ladder}    for each model that a chapter is named after, its picture book/_static/samples/NAME.png over the title
+                of that chapter and the model's score
 """
 
 import json
