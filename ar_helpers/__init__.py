@@ -13,7 +13,15 @@ from .cards import (
     train_or_load,
 )
 from .data import Digits, ImageSet, claims, full_or_quick, load_images
-from .models import Cache, ConditionalMLP, OneHotMLP, PatchTransformer, PixelTransformer, PositionalMLP
+from .models import (
+    Cache,
+    ConditionalMLP,
+    NestedTransformer,
+    OneHotMLP,
+    PatchTransformer,
+    PixelTransformer,
+    PositionalMLP,
+)
 from .pictures import read_picture
 from .plots import animate, plot_history, show_images, show_maps, style, table
 from .sampling import Inpainted, Samples, complete, generate, inpaint, sampling_probabilities
@@ -29,6 +37,7 @@ __all__ = [
     "History",
     "ImageSet",
     "Inpainted",
+    "NestedTransformer",
     "OneHotMLP",
     "PatchTransformer",
     "PixelTransformer",

@@ -215,6 +215,8 @@ def _train_model(name: str, config: training.TrainConfig, arguments, digits: dat
     if not chosen and not training.bfloat16_is_faster(torch.device(arguments.device).type):
         print("bfloat16 is slow here: training in float32")
         config = dataclasses.replace(config, arithmetic="float32")
+    if data.quick_mode():  # `fit` takes so few, and the card must say so
+        config = dataclasses.replace(config, steps=min(config.steps, training.QUICK_STEPS))
     torch.manual_seed(config.seed)
     model = recipe.model(**_sizes(recipe, arguments, digits)).to(arguments.device)
     pixels = tokens.quantize(digits.train.images, model.num_levels).flatten(1)

@@ -155,15 +155,13 @@ def _split(name, train: ImageSet, test: ImageSet | None = None, val: ImageSet | 
     count = len(train.images)
     sizes = {part: tuple(images.images.shape[1:]) for part, images in (("train", train), ("test", test)) if images}
     check_agreement(f"the images in {name} must be of the same size", len(set(sizes.values())) == 1, sizes)
-    if val is not None:
-        pass
-    elif test is None:
+    if test is None:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         check_at_least(3, **{f"the number of images in {name}": count})
         seventh = max(1, count // 7)
         rows = order[2 * seventh :], order[:seventh], order[seventh : 2 * seventh]
         train, val, test = (ImageSet(train.images[part], train.labels[part]) for part in rows)
-    else:
+    elif val is None:
         check_at_least(2, **{f"the number of training images in {name}": count})
         head = count - (val_size or max(1, count // 6))
         train, val = train.first(head), ImageSet(train.images[head:], train.labels[head:])

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from .models import (
     ConditionalMLP,
+    NestedTransformer,
     OneHotMLP,
     PatchTransformer,
     PixelModel,
@@ -67,6 +68,7 @@ RECIPES = {
     "patch_1x2_independent": patches(1, 2, independent=True),
     "patch_2x2_independent": patches(2, 2, independent=True),
     "patch_4x4_independent": patches(4, 4, independent=True),
+    "nested_4x4": Recipe(NestedTransformer, {}, IMAGES, replace(SMALL, arithmetic="float32")),
 }
 
 

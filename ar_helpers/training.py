@@ -214,8 +214,8 @@ def fit(
     note = math.ceil(steps / 100)  # steps between notes in the history
     report = note * math.ceil(steps / note / 10)  # and between validations, each of which prints a line
     bar = progress(loader, unit="step", quiet=quiet, initial=start, total=steps)
-    if steps > 100 and not quiet and _advice(arithmetic, device.type):
-        print(f"Training in {arithmetic}{_advice(arithmetic, device.type)}.")
+    if steps > 100 and not quiet and (advice := _advice(arithmetic, device.type)):
+        print(f"Training in {arithmetic}{advice}.")
     began, before = time.perf_counter(), history.seconds
     loss_sum, noted = torch.zeros((), device=device), start
     model.train()

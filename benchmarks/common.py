@@ -7,10 +7,13 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
+import ar_helpers as ar
 from ar_helpers.cards import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +63,29 @@ def seconds(function: Callable[[], object], repeats: int = 1) -> float:
         function()
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+def trial(path: Path, about: dict, build: Callable[[], torch.nn.Module], dataset: Dataset, config, val, checks) -> dict:
+    """Train a model and score it on `val`, or read what an earlier call found and kept in a file.
+
+    Args:
+        path: the file, ending in .json; beside it lies the state of an interrupted run.
+        about: what tells the run from others; part of the result.
+        build: makes the model, with its first weights, on its device.
+        dataset, config: as `ar.fit` takes them.
+        val: images for the score at the end.
+        checks: images to validate on ten times during the run, or None.
+    """
+    if path.exists():
+        return json.loads(path.read_text())
+    note(", ".join(map(str, about.values())))
+    model, state = build(), path.with_suffix(".safetensors")
+    history = ar.fit(model, dataset, config, checks, resume=state)
+    bits = ar.bits_per_pixel(model, val)
+    found = about | {"parameters": count_parameters(model), "val_bits_per_pixel": bits, "history": asdict(history)}
+    write(path, found)
+    state.unlink()
+    return found
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -8,7 +8,7 @@ without; interrupted, it goes on where it was.
 
 import argparse
 import dataclasses
-import json
+import functools
 from pathlib import Path
 
 import common
@@ -49,8 +49,9 @@ class NearAttention(Attention):
         return self.output(gathered.transpose(1, 2).flatten(2))
 
 
-def build(depth: int, slots: int | None) -> ar.PixelTransformer:
+def build(name: str, device: str) -> ar.PixelTransformer:
     """The transformer of chapter 5, always with the same first weights for the same depth."""
+    depth, slots = RUNS[name]
     torch.manual_seed(0)
     model = ar.PixelTransformer(depth=depth)
     if slots is not None:
@@ -58,26 +59,7 @@ def build(depth: int, slots: int | None) -> ar.PixelTransformer:
             whole = block.attention
             block.attention = NearAttention(slots, model.config["width"], whole.heads, whole.dropout)
             block.attention.load_state_dict(whole.state_dict())
-    return model
-
-
-def run(name: str, dataset: ar.TokenImages, val: ar.ImageSet, config: ar.TrainConfig, work: Path, device: str) -> dict:
-    """Train and score one of the models, or read what an earlier call found."""
-    path = work / f"{name.replace(' ', '_')}_{config.steps}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    print(name, flush=True)
-    model = build(*RUNS[name]).to(device)
-    history = ar.fit(model, dataset, config, val.first(100), resume=path.with_suffix(".safetensors"))
-    found = {
-        "name": name,
-        "parameters": common.count_parameters(model),
-        "val_bits_per_pixel": ar.bits_per_pixel(model, val),
-        "history": dataclasses.asdict(history),
-    }
-    common.write(path, found)
-    path.with_suffix(".safetensors").unlink()
-    return found
+    return model.to(device)
 
 
 def main() -> None:
@@ -88,10 +70,14 @@ def main() -> None:
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
     dataset = ar.TokenImages(ar.quantize(digits.train.images, 16).flatten(1), digits.train.labels)
-    arithmetic = "bfloat16" if bfloat16_is_faster(device) else "float32"
+    arithmetic = "bfloat16" if bfloat16_is_faster(torch.device(device).type) else "float32"
     config = dataclasses.replace(RECIPES["transformer"].config, steps=options.steps, arithmetic=arithmetic)
     val = digits.val.first(VAL_IMAGES)
-    runs = [run(name, dataset, val, config, options.work, device) for name in RUNS]
+    runs = []
+    for name in RUNS:
+        path = options.work / f"{name.replace(' ', '_')}_{options.steps}.json"
+        make = functools.partial(build, name, device)
+        runs.append(common.trial(path, {"name": name}, make, dataset, config, val, val.first(100)))
     about = {"recipe": dataclasses.asdict(config), "val_images": VAL_IMAGES, "runs": runs}
     common.write(RECORDS / "sight.json", common.machine(device) | about)
     common.print_table(["model", "bits"], [[found["name"], found["val_bits_per_pixel"]] for found in runs])

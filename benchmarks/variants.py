@@ -8,7 +8,7 @@ the same pixels in the same order, whatever the length of their windows. Interru
 
 import argparse
 import dataclasses
-import json
+import functools
 from pathlib import Path
 
 import common
@@ -18,6 +18,7 @@ from torch import nn
 import ar_helpers as ar
 from ar_helpers.cards import RECORDS
 from ar_helpers.recipes import RECIPES
+from ar_helpers.training import bfloat16_is_faster
 
 VAL_IMAGES = 1_000
 
@@ -74,47 +75,42 @@ VARIANTS = {  # name: (class, sizes)
 }
 
 
-def run(name: str, seed: int, digits: ar.Digits, pixels, options: argparse.Namespace, device: str) -> dict:
-    """Train a variant and score it, or read what an earlier call found."""
-    path = options.work / f"{name.replace(' ', '_')}_{seed}_{options.steps}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    print(f"{name}, seed {seed}", flush=True)
+def build(name: str, seed: int, device: str) -> ar.OneHotMLP | ar.PositionalMLP | ar.ConditionalMLP:
+    """A variant with the first weights of this seed."""
     variant, sizes = VARIANTS[name]
     torch.manual_seed(seed)
-    model = variant(**sizes).to(device)
+    return variant(**sizes).to(device)
+
+
+def examples(model, digits: ar.Digits, pixels: ar.ThinnedWindows) -> ar.ThinnedWindows:
+    """The model's windows for the same pixels, whatever their length: which are dull depends on it."""
     labels = digits.train.labels if model.num_classes else None
     sizes = {"context_length": model.context_length, "num_levels": model.num_levels}
     dataset = ar.ThinnedWindows(pixels.tokens, labels, **sizes)
-    dataset.indices, dataset.weights = pixels.indices, pixels.weights  # what is dull depends on the window's length
-    config = dataclasses.replace(RECIPES["one_hot_mlp"].config, steps=options.steps, seed=seed)
-    config = dataclasses.replace(config, arithmetic="bfloat16" if options.bfloat16 else "float32")
-    history = ar.fit(model, dataset, config, resume=path.with_suffix(".safetensors"))
-    found = {
-        "name": name,
-        "seed": seed,
-        "parameters": common.count_parameters(model),
-        "val_bits_per_pixel": ar.bits_per_pixel(model, digits.val.first(VAL_IMAGES)),
-        "seconds": history.seconds,
-    }
-    common.write(path, found)
-    path.with_suffix(".safetensors").unlink()
-    return found
+    dataset.indices, dataset.weights = pixels.indices, pixels.weights
+    return dataset
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--bfloat16", action="store_true", help="faster on some processors")
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "variants")
     options = parser.parse_args()
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
     tokens = ar.quantize(digits.train.images, 16).flatten(1)
     pixels = ar.ThinnedWindows(tokens, context_length=28, num_levels=16)
-    runs = [run(name, seed, digits, pixels, options, device) for seed in range(options.seeds) for name in VARIANTS]
-    recipe = dataclasses.replace(RECIPES["one_hot_mlp"].config, steps=options.steps)
+    arithmetic = "bfloat16" if bfloat16_is_faster(torch.device(device).type) else "float32"
+    recipe = dataclasses.replace(RECIPES["one_hot_mlp"].config, steps=options.steps, arithmetic=arithmetic)
+    val, runs = digits.val.first(VAL_IMAGES), []
+    for seed in range(options.seeds):
+        config = dataclasses.replace(recipe, seed=seed)
+        for name in VARIANTS:
+            path = options.work / f"{name.replace(' ', '_')}_{seed}_{options.steps}.json"
+            dataset = examples(build(name, seed, "cpu"), digits, pixels)
+            about, make = {"name": name, "seed": seed}, functools.partial(build, name, seed, device)
+            runs.append(common.trial(path, about, make, dataset, config, val, None))
     about = {"recipe": dataclasses.asdict(recipe), "val_images": VAL_IMAGES, "runs": runs}
     common.write(RECORDS / "variants.json", common.machine(device) | about)
     common.print_table(["variant", "seed", "bits"], [[r["name"], r["seed"], r["val_bits_per_pixel"]] for r in runs])

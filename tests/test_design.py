@@ -108,6 +108,7 @@ OF_EVERY_KIND = {
     "transformer": (ar.PixelTransformer, SEQUENCE),
     "patches": (ar.PatchTransformer, SEQUENCE),
     "independent patches": (ar.PatchTransformer, SEQUENCE | {"independent": True}),
+    "nested": (ar.NestedTransformer, SEQUENCE | {"inner_width": 8, "inner_heads": 2}),
 }
 
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import Subset
 
 import ar_helpers as ar
@@ -336,7 +337,7 @@ def test_a_console_that_lacks_letters_shows_the_rest(tmp_path):
     arguments = ("sample", "--model", "patch_4x4_independent", "--targets", "3", "--out", "数字")
     found = run("-m", "ar_helpers", *arguments, cwd=tmp_path, env=environment)
     assert found.returncode == 0, found.stderr
-    assert "1 drawings in \\u6570\\u5b57" in found.stdout
+    assert "1 drawing in \\u6570\\u5b57" in found.stdout
     assert (tmp_path / "数字" / "sheet.png").exists()
 
 
@@ -416,6 +417,21 @@ def test_the_command_line_trains_on_images_of_ones_own(monkeypatch, tmp_path, ca
     with pytest.raises(SystemExit):
         cli.main(["train", "transformer", *options, "--context-length", "15"])
     assert "--context-length must not be given for transformer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("faster", [True, False])
+@pytest.mark.parametrize("asked", [None, "bfloat16", "float32"])
+def test_the_command_line_avoids_slow_arithmetic_unless_it_is_asked_for(monkeypatch, tmp_path, capsys, faster, asked):
+    monkeypatch.setattr(training, "bfloat16_is_faster", lambda _: faster)
+    for n in range(12):
+        Image.fromarray(np.full((28, 28), n, np.uint8)).save(tmp_path / f"{n}.png")
+    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "1", "--batch-size", "8"]
+    options += ["--device", "cpu", *(["--arithmetic", asked] if asked else [])]
+    cli.main(["train", "patch_4x4_independent", *options])
+    recipe = json.loads((tmp_path / "out" / "patch_4x4_independent.json").read_text())["recipe"]
+    assert recipe["batch_size"] == 8
+    assert recipe["arithmetic"] == asked or (asked is None and recipe["arithmetic"] == ("float32", "bfloat16")[faster])
+    assert ("bfloat16 is slow here" in capsys.readouterr().out) == (asked is None and not faster)
 
 
 # --- Bars -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import ar_helpers as ar
 from ar_helpers.models.patches import patch_order, patch_places
 
 EVERY = torch.tensor(list(itertools.product(range(3), repeat=4)))  # (81, 4): all images of 2 x 2 pixels, 3 levels
-HEADS = ("inner", "independent")
+HEADS = ("inner", "independent", "nested")
 heads = pytest.mark.parametrize("head", HEADS)
 patches = pytest.mark.parametrize("patch", [(1, 1), (1, 2), (2, 1), (2, 2), (2, 4), (4, 4)], ids="{0[0]}x{0[1]}".format)
 
@@ -21,6 +21,8 @@ def new_model(patch, head, image_size=4, num_levels=3, num_classes=0, **sizes):
     torch.manual_seed(0)
     about = num_levels, image_size, num_classes, *patch
     sizes |= {"width": 16, "heads": 2}
+    if head == "nested":
+        return ar.NestedTransformer(*about, inner_width=16, inner_depth=1, inner_heads=2, **sizes)
     return ar.PatchTransformer(*about, head == "independent", **sizes)
 
 

@@ -1,13 +1,14 @@
 """The book's models: each file holds what its chapters build, and a test compares."""
 
 from .base import Cache, PixelModel
-from .patches import PatchTransformer
+from .patches import NestedTransformer, PatchTransformer
 from .transformer import PixelTransformer, SequenceModel
 from .windows import ConditionalMLP, OneHotMLP, PositionalMLP, WindowModel
 
 __all__ = [
     "Cache",
     "ConditionalMLP",
+    "NestedTransformer",
     "OneHotMLP",
     "PatchTransformer",
     "PixelModel",

@@ -7,18 +7,20 @@ from ..checks import check_cache, check_labels, check_sizes, check_tokens
 
 
 class PixelModel(nn.Module):
-    """The base of every model: it checks what it is asked, and the subclass answers.
+    """The base of every model. It checks the arguments, and the subclass computes.
 
-    A subclass has `forward`, which `fit` trains, and two methods that rest on it:
-    `every_pixel(tokens, labels)`, whole images (B, N) to logits (B, N, K), and
-    `next_pixels(tokens, labels, cache, first)`, the first T pixels drawn (B, T) to the
-    logits (B, T - first, K) of those from number `first` on. All are int64.
+    A subclass has `forward`, which `fit` trains, and two methods that use it. Tokens
+    and labels are int64. `every_pixel(tokens, labels)` takes whole images (B, N) to
+    the logits (B, N, K) of all pixels. `next_pixels(tokens, labels, cache, first)`
+    takes the first T pixels in the order of drawing (B, T) to the logits
+    (B, T - first, K) of pixels `first` to T - 1: with `first` = T - 1, of the last.
     """
 
     def __init__(self, fewest_classes=1, **config):
         super().__init__()
         lowest = {"num_levels": 2, "num_classes": fewest_classes, "dropout": 0}
-        self.config = check_sizes(config, lowest)  # it rebuilds the model; others: 1
+        # All other sizes must be at least 1. The config is enough to rebuild the model.
+        self.config = check_sizes(config, lowest)
         self.num_levels = self.config["num_levels"]
         self.image_size = self.config["image_size"]
         self.num_classes = self.config.get("num_classes", 0)

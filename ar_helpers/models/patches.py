@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from .base import Cache
-from .transformer import ResidualMLP, SequenceModel, Trunk
+from .transformer import Block, ResidualMLP, SequenceModel, Trunk
 
 
 def patch_order(image_size, height, width):
-    """The positions (N,) of an image's pixels patch by patch, row by row in each."""
+    """The pixels (N,) of an image in the order of drawing, one patch after another."""
     fits = image_size % height == image_size % width == 0
     assert fits, f"{height} x {width} pixels do not divide image_size={image_size}"
     position = torch.arange(image_size**2)
@@ -20,7 +20,7 @@ def patch_order(image_size, height, width):
 def patch_places(image_size, height, width):
     """The pixels (S, 4 P) of the four earlier patches that touch each patch.
 
-    They are places in a row of the start token and then all the pixels, patch by patch.
+    Each is a place in a row: the start token, then all pixels in the order of drawing.
     """
     cols, patch_size = image_size // width, height * width
     patch = torch.arange(image_size**2 // patch_size)
@@ -37,7 +37,7 @@ def patch_places(image_size, height, width):
 
 
 class InnerHead(nn.Module):
-    """Predicts a patch's pixels one by one, from its slot and those before in it."""
+    """Predicts a patch's pixels in turn, from its slot and those drawn before."""
 
     def __init__(self, num_levels, patch_size, width, dropout):
         super().__init__()
@@ -145,3 +145,59 @@ class PatchTransformer(PatchModel):
             self.groups = [self.patch_size] * (image_size**2 // self.patch_size)
         else:
             self.head = InnerHead(num_levels, self.patch_size, width, dropout)
+
+
+class TransformerHead(nn.Module):
+    """Predicts a block's pixels one by one: a small transformer that knows its slot."""
+
+    def __init__(
+        self, num_levels, patch_size, slot_width, width, depth, heads, dropout
+    ):
+        super().__init__()
+        self.num_levels = num_levels
+        self.slot = nn.Sequential(
+            nn.LayerNorm(slot_width), nn.Linear(slot_width, width)
+        )
+        self.token_embedding = nn.Embedding(num_levels + 1, width)  # K: none before it
+        self.pixel_embedding = nn.Embedding(patch_size, width)  # which pixel it is
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, num_levels)
+        for embedding in (self.token_embedding, self.pixel_embedding):
+            nn.init.normal_(embedding.weight, std=0.5)  # about as large as the slot
+
+    def forward(self, slots, patches, wanted):
+        before = F.pad(patches[..., :-1], (1, 0), value=self.num_levels)  # (B, S, P)
+        x = self.token_embedding(before) + self.pixel_embedding.weight  # (B, S, P, D)
+        x = (x + self.slot(slots).unsqueeze(2)).flatten(0, 1)  # (B S, P, D)
+        for block in self.blocks:
+            x = block(x)  # every block of pixels is a sequence of its own
+        x = x.unflatten(0, slots.shape[:2]).flatten(1, 2)[:, wanted]  # (B, T, D)
+        return self.output(self.norm(x))  # (B, T, K)
+
+
+class NestedTransformer(PatchModel):
+    """A model in a model: a transformer over blocks, and a small one in each block."""
+
+    def __init__(
+        self,
+        num_levels=16,
+        image_size=28,
+        num_classes=10,
+        patch_height=4,
+        patch_width=4,
+        width=80,
+        depth=3,
+        heads=4,
+        inner_width=64,
+        inner_depth=2,
+        inner_heads=4,
+        dropout=0.0,
+    ):
+        sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
+        sizes |= {"patch_height": patch_height, "patch_width": patch_width}
+        sizes |= {"num_levels": num_levels, "image_size": image_size}
+        inner = {"inner_width": inner_width, "inner_depth": inner_depth}
+        inner["inner_heads"] = inner_heads
+        super().__init__(num_classes=num_classes, **sizes, **inner)
+        sizes = inner_width, inner_depth, inner_heads, dropout
+        self.head = TransformerHead(num_levels, self.patch_size, width, *sizes)
