@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
-.PHONY: book test lab execute mirror train bench live clean
+.PHONY: book test lab execute mirror train bench live colab clean
 
 .venv/made:
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not Python 3.11 or newer: add one that is, as in make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -52,6 +52,11 @@ bench: .venv/test  ## measure how fast it all is (twenty minutes), or with QUICK
 
 live: .venv/test  ## put a model on the live page, CHECKPOINT=... or transformer_small, and score it there
 	$(BIN)/python tools/live.py export $(CHECKPOINT)
+
+colab:  ## the quick runs of all chapters with Colab's versions, in .venv-colab: make colab PYTHON=python3.12
+	$(PYTHON) -m venv --clear .venv-colab
+	.venv-colab/bin/pip install -q --disable-pip-version-check -e '.[test]' 'torch==2.11.*' 'numpy==2.0.*'
+	.venv-colab/bin/pytest -q -n 2 tests/test_notebooks.py -k wheel_alone
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache

@@ -174,15 +174,15 @@ def _why_train(name: str, model: nn.Module, dataset: Dataset, config: TrainConfi
     return None
 
 
-def model_table(*names: str) -> str:
-    """The book's cumulative table, in Markdown, from the cards: parameters, test bits per pixel, time."""
+def model_table(*names: str, caption: str = "") -> str:
+    """The book's cumulative table from the cards: parameters, test bits per pixel, time. See `table`."""
     heads = ["model", "parameters", "test bits per pixel", "training", "per image"]
     rows = []
     for card in map(load_card, names or card_names()):
         bits, seconds = card["scores"]["test_bits_per_pixel"], card["history"]["seconds"]
         measured = [f"{bits:.3f}", duration(seconds), f"{card['milliseconds_per_image']:.0f} ms"]
         rows.append([card["name"], f"{card['parameters']:,}", *measured])
-    return table(heads, rows)
+    return table(heads, rows, caption)
 
 
 def hardware(device: str) -> str:
