@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -244,9 +245,18 @@ def test_a_chapter_spells_out_the_recipe_that_the_table_has():
             if cell.cell_type != "code" or "train_or_load(" not in cell.source:
                 continue
             calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
-            (spelled,) = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "ar.TrainConfig"]
-            config = eval(spelled, {"ar": ar})
-            names = set(re.findall(r"[\"'](\w+)[\"']", cell.source)) & set(recipes.RECIPES)
+            for call in calls:
+                match ast.unparse(call.func):
+                    case "ar.TrainConfig":
+                        config = eval(ast.unparse(call), {"ar": ar})
+                    case "replace":  # of the configuration of an earlier cell
+                        config = replace(config, **{word.arg: ast.literal_eval(word.value) for word in call.keywords})
+                    case "ar.train_or_load":
+                        name = call.args[0]
+            if isinstance(name, ast.Constant):
+                names = {name.value}
+            else:
+                names = set(re.findall(r"[\"'](\w+)[\"']", cell.source)) & set(recipes.RECIPES)
             assert names, cell.source
             assert all(recipes.RECIPES[name].config == config for name in names), cell.source
             seen |= names

@@ -126,8 +126,8 @@ def execute(paths: list[Path]) -> None:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
-        client = NotebookClient(notebook, timeout=3600, kernel_name="python3", record_timing=False, coalesce_streams=True,
-                                resources={"metadata": {"path": str(path.parent)}})  # fmt: skip
+        options = {"timeout": 3600, "kernel_name": "python3", "record_timing": False, "coalesce_streams": True}
+        client = NotebookClient(notebook, **options, resources={"metadata": {"path": str(path.parent)}})
         client.execute()
         notebook.metadata = nbformat.from_dict(
             {
