@@ -3,15 +3,7 @@
 import ar_helpers as ar
 """
 
-from .cards import (
-    load_card,
-    load_checkpoint,
-    load_pretrained,
-    load_record,
-    model_table,
-    save_checkpoint,
-    train_or_load,
-)
+from .cards import load_card, load_checkpoint, load_pretrained, load_record, model_table, save_checkpoint, train_or_load
 from .data import Digits, ImageSet, claims, full_or_quick, load_images
 from .models import (
     Cache,

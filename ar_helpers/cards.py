@@ -17,16 +17,7 @@ from .files import read_tensors, switched_on, write, write_tensors
 from .plots import table
 from .recipes import RECIPES
 from .scoring import fingerprint
-from .training import (
-    History,
-    TrainConfig,
-    describe_data,
-    describe_recipe,
-    describe_run,
-    duration,
-    fit,
-    uncompiled,
-)
+from .training import History, TrainConfig, describe_data, describe_recipe, describe_run, duration, fit, uncompiled
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 RECORDS = Path(__file__).parent / "records"

@@ -434,6 +434,13 @@ def test_the_command_line_avoids_slow_arithmetic_unless_it_is_asked_for(monkeypa
     assert ("bfloat16 is slow here" in capsys.readouterr().out) == (asked is None and not faster)
 
 
+def test_the_card_of_a_quick_run_says_how_many_steps_it_took(monkeypatch, tmp_path):
+    monkeypatch.setenv("AR_QUICK", "1")
+    cli.main(["train", "patch_4x4_independent", "--data", "digits", "--out", str(tmp_path), "--device", "cpu"])
+    card = json.loads((tmp_path / "patch_4x4_independent.json").read_text())
+    assert card["recipe"]["steps"] == training.QUICK_STEPS == card["history"]["train_steps"][-1]
+
+
 # --- Bars -----------------------------------------------------------------------------------------------------------
 
 WAITING = """

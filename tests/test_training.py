@@ -746,6 +746,7 @@ def test_what_ships_can_be_listed_loaded_and_tabulated(shipped):
     assert fingerprint(ar.load_pretrained("tiny")) == pytest.approx(shipped["fingerprint"], abs=1e-6)
     assert ar.model_table().splitlines()[2:] == [f"| tiny | {shipped['parameters']:,} | 0.457 | 1 min 23 s | 12 ms |"]
     assert ar.model_table("tiny") == ar.model_table()
+    assert ar.model_table(caption="Table 1.2. Models.") == f"**Table 1.2.** Models.\n\n{ar.model_table()}"
     for use in (ar.load_card, ar.load_pretrained, ar.model_table):
         with pytest.raises(ValueError, match="name must be one of the shipped checkpoints tiny, not 'huge'"):
             use("huge")
