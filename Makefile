@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
-.PHONY: book test lab execute mirror train bench live colab clean
+# What CPU=1 adds, in the environment or on the command line: the build of PyTorch without CUDA.
+CPU_TORCH = $(if $(CPU),$(BIN)/pip install -q --disable-pip-version-check uv && \
+	$(BIN)/uv pip install -q --python $(BIN)/python --torch-backend=cpu torch torchvision)
+.PHONY: book zip test lab execute mirror train bench live colab clean
 
 .venv/made:
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not Python 3.11 or newer: add one that is, as in make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -15,11 +18,12 @@ NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
 .venv/lab: .venv/made pyproject.toml
 	@echo "This puts PyTorch and JupyterLab into .venv: on Linux, with CUDA, some 6 GB. No GPU? make lab CPU=1 takes a small build."
-	$(if $(CPU),$(BIN)/pip install -q --disable-pip-version-check uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend=cpu torch torchvision)
+	$(CPU_TORCH)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[lab]'
 	touch $@
 
 .venv/test: .venv/book pyproject.toml
+	$(CPU_TORCH)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
 	touch $@
 
@@ -27,7 +31,14 @@ book: .venv/book  ## build the site from the stored outputs
 	$(BIN)/jupyter-book build . -W -n --keep-going -q
 	@echo "Open $(CURDIR)/_build/html/index.html"
 
-test: .venv/test  ## everything that CI runs
+zip: .venv/book  ## the site with its notebooks in dist/pixel-by-pixel.zip, for reading without a network
+	rm -rf build/site dist/pixel-by-pixel.zip
+	$(BIN)/jupyter-book build . -W -n --keep-going -q --path-output build/site
+	mv build/site/_build/html build/site/pixel-by-pixel
+	mkdir -p dist
+	$(BIN)/python -m zipfile -c dist/pixel-by-pixel.zip build/site/pixel-by-pixel
+
+test: .venv/test  ## everything that CI runs; CPU=1 as for make lab
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/pytest -q -n 2 --dist loadfile --durations 8 tests
 

@@ -125,7 +125,7 @@ def train_or_load(
         retrain: train in any case, like AR_RETRAIN=1 and AR_QUICK=1.
 
     Returns:
-        The history of the run: read from the card, or new.
+        The history of the run, read from the card or new.
     """
     if quick_mode():
         return fit(model, dataset, config, val)

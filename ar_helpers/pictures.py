@@ -66,7 +66,7 @@ def read_picture(path: str | Path) -> tuple[Tensor, str]:
     Uneven light, grain, specks, faint lines on the paper and a table around the sheet are ignored.
 
     Returns:
-        The image, and the colours of the picture: "dark on light" or "light on dark".
+        The image, and whether the picture is "dark on light" or "light on dark".
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -38,7 +38,7 @@ def table(heads: Sequence, rows: Iterable[Sequence], caption: str = "") -> str:
     Args:
         heads: the columns' names.
         rows: one sequence for each row, as long as heads; entries become strings.
-        caption: text above the table. If it begins with a number, as in "Table 1.2. The score of ...", that is bold.
+        caption: text above the table. If it begins with a number, as in ``Table 1.2. The score``, that is bold.
     """
     rows = [list(map(str, row)) for row in rows]
     for row in rows:

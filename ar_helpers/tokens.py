@@ -28,8 +28,8 @@ def quantize(images: Tensor, num_levels: int) -> Tensor:
         num_levels: the number of bins K, from 2 to 256.
 
     Returns:
-        Tokens of the same shape, uint8, from 0 to K - 1: x * K // 256 for integers, floor(x * K) for floating point,
-        where white, 1.0, belongs to the last bin.
+        Tokens of the same shape, uint8, from 0 to K - 1. They are x * K // 256 for integers and floor(x * K) for
+        floating point, where white, 1.0, belongs to the last bin.
     """
     check_num_levels(num_levels)
     images = torch.as_tensor(images)

@@ -58,7 +58,7 @@ def sites(tmp_path_factory):
                 start_build(folders[1], GIT_DIR=str(folders[1] / "no-such-repository")),
             ]
             for build in builds:
-                output, _ = build.communicate(timeout=120)
+                output, _ = build.communicate(timeout=300)
                 assert build.returncode == 0, output
             (folder / "sites_are_built").touch()
     return [folder / "_build" / "html" for folder in folders]

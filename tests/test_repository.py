@@ -16,7 +16,6 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w-]+")
 
@@ -228,28 +227,6 @@ def test_the_site_finds_its_repository(remote, address, tmp_path, monkeypatch):
     assert book_site.repository_address(tmp_path) == "https://github.com/reader/another"
 
 
-# Workflows
-
-
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_actions_are_pinned_and_permissions_least(workflow):
-    text = workflow.read_text(encoding="utf-8")
-    uses = re.findall(r"uses: *(.+)", text)
-    assert uses
-    assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", action) for action in uses)
-    content = yaml.safe_load(text)
-    assert content["permissions"] == {"contents": "read"}
-    writes = {key for job in content["jobs"].values() for key in job.get("permissions", {})}
-    assert writes <= {"pages", "id-token"}
-    assert all("timeout-minutes" in job for job in content["jobs"].values())
-
-
-def test_the_link_check_blocks_nothing():
-    links = yaml.safe_load(read(".github/workflows/links.yml"))
-    assert set(links[True]) == {"schedule", "workflow_dispatch"}  # YAML reads the key `on` as true
-    assert all(job["continue-on-error"] for job in links["jobs"].values())
-
-
 # The rest
 
 
@@ -272,6 +249,20 @@ def test_licences_and_citation():
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["version"] == PROJECT["version"]
     assert set(citation["license"]) == {"MIT", "CC-BY-4.0"}
+
+
+def test_the_readme_cites_the_book_as_the_citation_file_does_and_the_changelog_knows_the_version():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    (entry,) = re.findall(r"```bibtex\n(.+?)\n```", read("README.md"), re.DOTALL)
+    fields = dict(re.findall(r"^  (\w+) += \{(.+)\},?$", entry, re.MULTILINE))
+    assert fields == {
+        "title": citation["title"],
+        "author": "{" + " and ".join(author["name"] for author in citation["authors"]) + "}",
+        "year": yaml.safe_load(read("_config.yml"))["copyright"],
+        "note": f"Version {citation['version']}",
+        "url": citation["repository-code"],
+    }
+    assert re.search(r"^## ([\d.]+)", read("CHANGELOG.md"), re.MULTILINE)[1] == PROJECT["version"]
 
 
 def test_no_file_names_a_machine_or_a_package_index():

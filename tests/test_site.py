@@ -1,20 +1,28 @@
 """The site: it builds without a warning, no link is dead, and every page works in a browser from disk."""
 
+import json
+import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import pypdfium2
 import pytest
+from fontTools.ttLib import TTFont
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = "https://github.com/reader/a-fork"
+ADDRESS = "https://reader.github.io/a-fork/"  # of the fork's site
+CHAPTER = "notebooks/05_transformer.html"
 WIDTHS = (1280, 390)
 ONE_OF_EACH_KIND = ("book/index", "book/live", "book/before_you_start", "notebooks/01_pixels_as_tokens", "book/results")
 ONE_OF_EACH_KIND += ("book/api",)
 
 
 def pages(site):
-    return sorted(path for path in site.rglob("*.html") if "_static" not in path.parts)
+    """All pages but the one for lost readers, which works at its own address only."""
+    return sorted(path for path in site.rglob("*.html") if "_static" not in path.parts and path.name != "404.html")
 
 
 class Page(HTMLParser):
@@ -59,8 +67,8 @@ def test_nothing_is_loaded_from_elsewhere(site):
 
 def test_buttons_follow_the_repository_that_the_site_is_built_from(sites):
     fork, copy = ((site / "notebooks" / "01_pixels_as_tokens.html").read_text(encoding="utf-8") for site in sites)
-    notebook = "blob/main/notebooks/01_pixels_as_tokens.ipynb"
-    assert f"https://colab.research.google.com/github/reader/a-fork/{notebook}" in fork
+    notebook = "blob/notebooks/notebooks/01_pixels_as_tokens.ipynb"  # on the branch that publishing makes
+    assert f'<a href="https://colab.research.google.com/github/reader/a-fork/{notebook}">Open in Colab</a>' in fork
     assert "mybinder" not in fork  # its 2 GB are too little for chapter 2
     assert f"{FORK}/edit/main/notebooks/01_pixels_as_tokens.ipynb" in fork
     assert f"{FORK}/issues/new" in fork
@@ -86,6 +94,124 @@ def test_chapters_have_their_figures_numbered_and_described(site):
         for picture in page.split("<img ")[1:]:
             alternative = picture.split(">")[0].partition('alt="')[2].split('"')[0]
             assert not alternative.startswith(("../_images", "_images")), f"{path.name}: a picture has no description"
+
+
+def test_notebooks_install_the_package_that_they_belong_to(sites):
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    if not revision:
+        pytest.skip("this copy has no history")
+    notebooks = sorted((sites[0] / "_sources" / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    for path in notebooks:
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+        assert f"git+{FORK}@{revision}" in text
+        assert "OWNER" not in text
+        page = (sites[0] / "notebooks" / path.name).with_suffix(".html").read_text(encoding="utf-8")
+        assert f"git+{FORK}@{revision}" in re.sub("<[^>]*>", "", page)
+        original = (ROOT / "notebooks" / path.name).read_text(encoding="utf-8")
+        assert (sites[1] / "_sources" / "notebooks" / path.name).read_text(encoding="utf-8") == original
+
+
+# What a page says about itself
+
+
+def test_pages_can_be_found_and_shared(sites):
+    site, copy = sites
+    for path in [*(site / "book").glob("*.html"), *(site / "notebooks").glob("*.html")]:
+        page, address = path.read_text(encoding="utf-8"), ADDRESS + path.relative_to(site).as_posix()
+        assert page.count(f'<link rel="canonical" href="{address}"') == 1, path
+        assert len(re.search('<meta name="description" content="([^"]*)"', page)[1]) > 60, path
+        for property in ("title", "description", "url", "image", "image:alt"):
+            assert f'<meta property="og:{property}" content="' in page, (path, property)
+    picture = re.search('<meta property="og:image" content="([^"]*)"', page)[1]
+    assert picture.startswith(ADDRESS)
+    assert (site / picture.removeprefix(ADDRESS)).is_file()
+    for words in ("canonical", "og:url"):
+        assert words not in (copy / CHAPTER).read_text(encoding="utf-8"), "it has no address"
+
+
+def test_the_map_names_every_page_and_the_first_page_has_a_title(sites):
+    site, copy = sites
+    named = re.findall("<loc>(.*?)</loc>", (site / "sitemap.xml").read_text(encoding="utf-8"))
+    written = [*(site / "book").glob("*.html"), *(site / "notebooks").glob("*.html")]
+    assert sorted(named) == sorted(ADDRESS + path.relative_to(site).as_posix() for path in written)
+    assert not (copy / "sitemap.xml").exists()
+    for each in sites:
+        first = (each / "index.html").read_text(encoding="utf-8")
+        assert "<title>Pixel by Pixel</title>" in first
+        assert '<a href="book/index.html">' in first
+
+
+def test_a_lost_reader_gets_a_page_that_works_at_any_depth(site):
+    page = Page(site / "404.html")
+    inside = [address for _, address in page.addresses if not urlsplit(address).scheme and not address.startswith("#")]
+    assert len(inside) > 30
+    assert all(address.startswith("/a-fork/") for address in inside), inside
+    for address in inside:
+        assert (site / urldefrag(unquote(address)).url.removeprefix("/a-fork/").split("?")[0]).is_file(), address
+
+
+def test_the_footer_tells_version_date_revision_and_licences(sites):
+    footer = (sites[0] / CHAPTER).read_text(encoding="utf-8").split('class="extra_footer"', 1)[1]
+    assert re.search(r"Version \d+\.\d+\.\d+", footer)
+    assert "opensource.org/license/mit" in footer
+    assert "creativecommons.org/licenses/by/4.0" in footer
+    if (ROOT / ".git").exists():
+        assert re.search(rf'\d{{4}}-\d\d-\d\d, revision <a href="{FORK}/commit/\w{{40}}">\w{{7}}</a>', footer)
+
+
+def test_docstrings_are_not_torn_at_a_colon(site):
+    assert "Return type" not in (site / "book" / "api.html").read_text(encoding="utf-8")
+
+
+# How much a page loads
+
+
+def test_a_chapter_is_light(site, browser):
+    for width in WIDTHS:
+        page, loaded = browser.new_page(viewport={"width": width, "height": 900}), []
+        page.on("request", lambda request, loaded=loaded: loaded.append(request.url))
+        page.goto((site / CHAPTER).as_uri(), wait_until="load")
+        page.evaluate("MathJax.startup.promise")
+        page.wait_for_timeout(500)  # fonts
+        files = [Path(unquote(urlsplit(url).path)) for url in loaded if url.startswith("file:")]
+        before_pictures = [file for file in files if file.parent.name != "_images"]
+        assert len(before_pictures) < 30
+        assert sum(file.stat().st_size for file in before_pictures) < 2_500_000
+        page.close()
+    assert not list(site.rglob("*.map"))
+
+
+def test_maths_is_loaded_where_there_is_maths(site):
+    for path in pages(site):
+        text = path.read_text(encoding="utf-8")
+        assert ("tex-chtml.js" in text) == ('class="math' in text), path
+
+
+def test_every_icon_of_a_page_is_in_the_font(site):
+    style = (site / "_static" / "styles" / "pydata-sphinx-theme.css").read_text(encoding="utf-8")
+    fonts = list((site / "_static" / "vendor" / "fontawesome" / "webfonts").iterdir())
+    assert sum(font.stat().st_size for font in fonts) < 10_000
+    drawn = {code for font in fonts for code in TTFont(font).getBestCmap()}
+    used = {name for path in pages(site) for name in re.findall(r"fa-[a-z-]+", path.read_text(encoding="utf-8"))}
+    icons = {}
+    for selectors, code in re.findall(r'((?:\.fa-[\w-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}', style):
+        icons |= dict.fromkeys(re.findall(r"fa-[\w-]+", selectors), int(code, 16))
+    assert len(used & set(icons)) > 10
+    assert all(icons[name] in drawn for name in used & set(icons))
+
+
+def test_pictures_have_sizes_and_open_at_full_size(site):
+    for path in sorted((site / "notebooks").glob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        tags = re.findall(r'<img [^>]*src="\.\./_images/[^>]*>', text)
+        assert all(re.search(r' width="\d+" height="\d+"', tag) for tag in tags), path
+        assert ['loading="lazy"' in tag for tag in tags] == [False] + [True] * (len(tags) - 1), path
+        assert len(re.findall(r'<a class="full-size[^>]*href="\.\./_images/[^>]*><img ', text)) == len(tags), path
+
+
+# In a browser
 
 
 def open_page(context, path, problems, query=""):
@@ -151,7 +277,7 @@ def test_search_works_from_disk(site, browser):
     page.wait_for_selector("#search-results li a")
     assert "glossary" in page.locator("#search-results").inner_html()
     context.close()
-    assert not problems
+    assert not problems, "\n".join(problems)
 
 
 def test_solutions_are_folded_and_open(site, browser):
@@ -166,12 +292,102 @@ def test_solutions_are_folded_and_open(site, browser):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_pages_are_accessible(site, browser, accessibility, theme):
+    """Every page in light and on a wide screen, one of each kind in dark and on a phone."""
     problems = []
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)
-    for name in ONE_OF_EACH_KIND:
-        page = open_page(context, site / f"{name}.html", problems)
-        assert page.evaluate("document.documentElement.dataset.theme") == theme
-        problems += [f"{name}, {theme}: {violation}" for violation in accessibility(page)]
-        page.close()
-    context.close()
+    for width in WIDTHS:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        everything = theme == "light" or width == WIDTHS[1]
+        paths = pages(site) if everything else [site / f"{name}.html" for name in ONE_OF_EACH_KIND]
+        for path in paths:
+            page = open_page(context, path, problems)
+            assert page.evaluate("document.documentElement.dataset.theme") == theme
+            problems += [f"{path.name}, {width}, {theme}: {violation}" for violation in accessibility(page)]
+            page.close()
+        context.close()
     assert not problems, "\n".join(problems)
+
+
+def test_whatever_scrolls_can_be_scrolled_by_keyboard(site, browser):
+    context = browser.new_context(viewport={"width": 390, "height": 900})
+    page = open_page(context, site / CHAPTER, [])
+    page.wait_for_timeout(300)  # sizes are observed
+    box = page.locator(".bd-article pre[tabindex='0']:visible").first
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert box.evaluate("box => box.scrollLeft") > 0
+    context.close()
+
+
+def test_the_headers_buttons_show_where_the_keyboard_is(site, browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = open_page(context, site / CHAPTER, [])
+    seen = set()
+    for _ in range(60):  # the sidebar comes first
+        page.keyboard.press("Tab")
+        found = page.evaluate("""() => {
+            const at = document.activeElement, style = getComputedStyle(at);
+            return at.closest(".bd-header-article") &&
+                [at.outerHTML.slice(0, 200), style.outlineStyle === "solid" && parseFloat(style.outlineWidth)];
+        }""")
+        if found:
+            assert found[1] >= 2, found[0]
+            seen.add(found[0])
+    assert len(seen) >= 4
+    context.close()
+
+
+def test_wide_figures_are_legible_on_a_phone(site, browser):
+    context = browser.new_context(viewport={"width": 390, "height": 900})
+    page = open_page(context, site / CHAPTER, [])
+    widths = page.locator(".full-size.wide img").evaluate_all("all => all.map(each => each.clientWidth)")
+    assert widths
+    assert min(widths) >= 600
+    context.close()
+
+
+def test_an_animation_stops_and_plays_again(site, browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = open_page(context, site / "book" / "index.html", [])
+    moving, still = page.locator("img[src*='drawing.gif']"), page.locator(".drawing canvas")
+    assert moving.is_visible()
+    assert not still.is_visible()
+    page.get_by_role("button", name="Stop").click()
+    assert still.is_visible()
+    assert not moving.is_visible()
+    assert still.get_attribute("aria-label")
+    page.get_by_role("button", name="Play").click()
+    assert moving.is_visible()
+    assert moving.get_attribute("src").endswith("?1"), "from its beginning"
+    context.close()
+    calm = browser.new_context(reduced_motion="reduce")
+    page = open_page(calm, site / "book" / "index.html", [])
+    assert page.get_by_role("button", name="Play").is_visible()
+    calm.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_printed_chapter_is_whole(site, browser, theme, tmp_path):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+    page = open_page(context, site / CHAPTER, [])
+    page.wait_for_function("[...document.images].every(picture => picture.complete)")
+    code = page.locator(".bd-article pre").all_text_contents()
+    pictures = page.locator(".bd-article figure img").count()
+    page.pdf(path=tmp_path / "chapter.pdf", format="A4", print_background=True)
+    context.close()
+    printed = pypdfium2.PdfDocument(tmp_path / "chapter.pdf")
+    text, drawn = "", 0
+    for sheet in printed:
+        words, width = sheet.get_textpage(), sheet.get_width()
+        for i in range(words.count_chars()):
+            left, _, right, _ = words.get_charbox(i)
+            assert 0 <= left <= right <= width, "a line runs off the sheet"
+        text += words.get_text_range()
+        drawn += sum(1 for _ in sheet.get_objects(filter=[pypdfium2.raw.FPDF_PAGEOBJ_IMAGE]))
+    assert text.startswith("5. A pixel transformer")
+    bare = re.sub(r"\W", "", text)
+    missing = [line for block in code for line in block.splitlines() if re.sub(r"\W", "", line) not in bare]
+    assert not missing, missing
+    assert drawn >= pictures
+    corner = printed[0].render(scale=0.5).to_pil().convert("L").getpixel((2, 2))
+    assert corner > 250, "paper is white"

@@ -154,7 +154,12 @@ def samples() -> None:
     model = ar.load_pretrained("transformer_full")  # the best there is, in motion, and a still for those who want none
     ar.animate(ar.generate(model, range(10), seed=0).tokens, model.num_levels, folder / "drawing.gif")
     with Image.open(folder / "drawing.gif") as frames:
-        frames.convert("L").save(folder / "drawing.png", optimize=True)
+        still = frames.convert("L")
+    still.save(folder / "drawing.png", optimize=True)
+    share = Image.new("L", (1200, 630), still.getpixel((0, 0)))  # the size that social networks ask for
+    twice = still.resize((2 * still.width, 2 * still.height), Image.Resampling.NEAREST)
+    share.paste(twice, ((share.width - twice.width) // 2, (share.height - twice.height) // 2))
+    share.save(folder / "share.png", optimize=True)
 
 
 def repository() -> str:

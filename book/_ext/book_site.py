@@ -39,8 +39,7 @@ def set_address(app, config):
     options = config.html_theme_options
     options["logo"] = {"text": config.html_title, "alt_text": ""}
     if address is None:
-        for name in ("launch_buttons", "repository_url"):
-            options.pop(name, None)
+        options.pop("repository_url", None)
     else:
         options |= {"repository_url": address, "repository_branch": "main"} | dict.fromkeys(BUTTONS, True)
 
@@ -64,13 +63,6 @@ def copy_mathjax(app, error):
             target = Path(app.outdir, "_static", "mathjax", match[1])
             target.parent.mkdir(parents=True, exist_ok=True)
             copyfile(file.locate(), target)
-
-
-def drop_thebe(app, page, template, context, doctree):
-    """Jupyter Book loads sphinx-thebe even when it is off, and it then complains on the console of every page."""
-    for name in ("script_files", "css_files"):
-        files = context.get(name, [])
-        context[name] = [file for file in files if "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()]
 
 
 def drop_thebe_settings(app, doctree, page):
@@ -103,7 +95,6 @@ def setup(app):
     app.connect("config-inited", set_address, priority=100)
     app.connect("autodoc-skip-member", skip_private)
     app.connect("autodoc-process-signature", class_arguments)
-    app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("doctree-resolved", drop_thebe_settings, priority=900)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
