@@ -62,7 +62,7 @@ def test_actions_are_pinned_and_permissions_least(name):
     assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", action) for action in uses)
     assert WORKFLOWS[name]["permissions"] == {"contents": "read"}
     writes = {key for job in jobs(name).values() for key in job.get("permissions", {})}
-    assert writes <= {"pages", "id-token"}
+    assert writes <= {"pages", "id-token"} | ({"contents"} if name == "ci.yml" else set())
     assert all("timeout-minutes" in job for job in jobs(name).values())
 
 
@@ -90,6 +90,33 @@ def test_the_site_is_published_from_main_only_and_after_the_tests():
     assert commands("ci.yml", "test") == ["bash .ci/run"]
     assert commands("ci.yml", "site") == ["make book"]
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_notebooks_of_the_site_are_published_on_a_branch_of_their_own(tmp_path):
+    job = jobs("ci.yml")["notebooks"]
+    assert job["if"] == MAIN
+    assert set(job["needs"]) == {"test", "site"}
+    (built,) = [step["with"] for step in steps("ci.yml", "site") if "upload-artifact" in step.get("uses", "")]
+    assert built["path"] == "_build/html/_sources/notebooks"
+    environment = os.environ | {"GITHUB_SHA": "1234567", "GIT_CONFIG_GLOBAL": os.devnull}
+
+    def run(command, folder):
+        subprocess.run(["bash", "-ec", command], cwd=folder, env=environment, check=True, capture_output=True)
+
+    run("git init --quiet --bare remote && git clone --quiet remote here", tmp_path)
+    commit = (
+        "git add . && git -c user.name=a -c user.email=a@b commit --quiet -m 1 && git push --quiet origin HEAD:main"
+    )
+    run(f"echo old > README.md && {commit}", tmp_path / "here")
+    for round in ("first", "second"):  # publishing again replaces what is there
+        run("git switch --quiet --detach origin/main && (git branch -D notebooks || true)", tmp_path / "here")
+        before, after = commands("ci.yml", "notebooks")
+        run(before, tmp_path / "here")
+        run(f"mkdir notebooks && echo {round} > notebooks/01_a.ipynb", tmp_path / "here")  # as download-artifact does
+        run(after, tmp_path / "here")
+        run(f"git clone --quiet --branch notebooks remote {round}", tmp_path)
+        assert sorted(path.name for path in (tmp_path / round).iterdir()) == [".git", "notebooks"]
+        assert (tmp_path / round / "notebooks" / "01_a.ipynb").read_text().strip() == round
 
 
 def test_a_newer_push_stops_the_run_of_a_pull_request_but_not_of_main():
