@@ -88,15 +88,20 @@ def browser():
 
 @pytest.fixture(scope="session")
 def accessibility():
-    """A function from an open page to its serious violations, as axe finds them."""
+    """A function from an open page to its serious violations, as axe finds them; with or without those of contrast.
+
+    Axe measures the contrast of each word, which takes most of its time on a page with much code.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
     settled = """Promise.allSettled(document.getAnimations()
         .filter(each => each.effect.getComputedTiming().endTime < Infinity).map(each => each.finished))"""
 
-    def violations(page):
+    def violations(page, contrast=True):
         page.evaluate(settled)  # colours on their way to their theme's have too little contrast
-        found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
+        rules = {"color-contrast": {"enabled": contrast}}
+        options = {"resultTypes": ["violations"], "preload": False, "rules": rules}
+        found = Axe().run(page, options=options).response["violations"]
         return [
             f"{violation['id']} at {' '.join(map(str, node['target']))}: {node['failureSummary']}"
             for violation in found

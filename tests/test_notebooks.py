@@ -72,6 +72,13 @@ def test_runs_from_an_empty_folder_with_the_wheel_alone(path, wheel, tmp_path, r
 
 
 @NOTEBOOKS
+def test_strict_nbval_does_not_compare_versions(path):
+    cells = [cell for cell in book.read(path).cells if cell.cell_type == "code" and "__version__" in cell.source]
+    assert cells
+    assert all("nbval-ignore-output" in cell.metadata.tags for cell in cells)
+
+
+@NOTEBOOKS
 def test_stored_outputs_are_of_the_code_and_the_cards_that_are_here(path):
     notebook = book.read(path)
     assert notebook.metadata.get("code_hash") == book.code_hash(notebook), (

@@ -148,7 +148,7 @@ class PatchTransformer(PatchModel):
 
 
 class TransformerHead(nn.Module):
-    """Predicts a block's pixels one by one: a small transformer that knows its slot."""
+    """Predicts a patch's pixels one by one: a small transformer that knows its slot."""
 
     def __init__(
         self, num_levels, patch_size, slot_width, width, depth, heads, dropout
@@ -170,13 +170,13 @@ class TransformerHead(nn.Module):
         x = self.token_embedding(before) + self.pixel_embedding.weight  # (B, S, P, D)
         x = (x + self.slot(slots).unsqueeze(2)).flatten(0, 1)  # (B S, P, D)
         for block in self.blocks:
-            x = block(x)  # every block of pixels is a sequence of its own
+            x = block(x)  # every patch is a sequence of its own
         x = x.unflatten(0, slots.shape[:2]).flatten(1, 2)[:, wanted]  # (B, T, D)
         return self.output(self.norm(x))  # (B, T, K)
 
 
 class NestedTransformer(PatchModel):
-    """A model in a model: a transformer over blocks, and a small one in each block."""
+    """A transformer over patches, and a small transformer in each patch."""
 
     def __init__(
         self,

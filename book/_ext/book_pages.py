@@ -107,7 +107,8 @@ def polish(app, page, template, context, doctree):
         wide = " wide" if width > WIDE else ""
         return f'<a class="full-size{wide}" href="{source}" title="Open at full size">{tag}</a>'
 
-    context["body"] = re.sub(r"(<a\b[^>]*>\s*)?(<img\b[^>]*>)", picture, body)
+    body = re.sub(r"(<a\b[^>]*>\s*)?(<img\b[^>]*>)", picture, body)
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')  # as the list around it demands
     if page.startswith("notebooks/"):
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{elsewhere(app, page)}", 1)
 
