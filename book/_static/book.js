@@ -21,15 +21,18 @@ addEventListener("load", () => setTimeout(() => {
   for (const picture of document.querySelectorAll("img[loading=lazy]")) picture.loading = "eager";
 }));
 
-// Whatever scrolls sideways can be scrolled with the arrow keys.
-const boxes = document.querySelectorAll(".bd-article :is(pre, table, .math)");
-const watch = new ResizeObserver((entries) => {
-  for (const { target } of entries) {
-    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
-    else target.removeAttribute("tabindex");
+// Tables and formulas that scroll sideways can be scrolled with the arrow keys; the theme sees to code.
+const reach = () => {
+  for (const box of document.querySelectorAll(".bd-article :is(table, div.math)")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
   }
+};
+addEventListener("resize", reach);
+addEventListener("load", async () => {
+  await window.MathJax?.startup.promise; // formulas have their sizes
+  reach();
 });
-for (const box of boxes) watch.observe(box);
 
 // An animation can be stopped, and played again from its beginning. While it rests, its first frame is shown.
 for (const picture of document.querySelectorAll(".bd-article img:is([src*='.gif'], [src^='data:image/gif'])")) {
@@ -63,4 +66,15 @@ for (const picture of document.querySelectorAll(".bd-article img:is([src*='.gif'
   };
   if (picture.complete) begin();
   else picture.addEventListener("load", begin, { once: true });
+}
+
+// Below a search result stands a piece of the page: of its text, not of its buttons and formulas.
+if (typeof Search !== "undefined") {
+  const textOf = Search.htmlToText;
+  Search.htmlToText = (source, anchor) => {
+    const found = new DOMParser().parseFromString(source, "text/html");
+    for (const each of found.querySelectorAll(".bd-header-article, .onlyprint, .elsewhere, summary, div.math")) each.remove();
+    for (const each of found.querySelectorAll("span.math")) each.textContent = each.textContent.replace(/\\\W?/g, "");
+    return textOf(found.documentElement.outerHTML, anchor);
+  };
 }
