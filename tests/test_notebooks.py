@@ -1,6 +1,7 @@
 """Every chapter runs as a reader would run it, and shows what its code gives."""
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 import ar_helpers as ar
 
@@ -69,6 +71,18 @@ def test_runs_from_an_empty_folder_with_the_wheel_alone(path, wheel, tmp_path, r
     record_property("quick run", f"{path.stem}: {float(run.stdout.split()[-1]):.1f} s of one core")
     assert " passed" in run.stdout
     assert os.listdir(tmp_path) == [path.name]  # it left nothing behind
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "installed"])
+@NOTEBOOKS
+def test_the_set_up_cell_installs_the_package_where_it_is_missing(path, missing, monkeypatch):
+    cell = next(cell for cell in book.read(path).cells if cell.cell_type == "code")
+    code = TransformerManager().transform_cell("\n".join(cell.source.splitlines()[:4]))
+    installed = []
+    shell = SimpleNamespace(run_line_magic=lambda *command: installed.append(command))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if missing and name == "ar_helpers" else True)
+    exec(code, {"get_ipython": lambda: shell})
+    assert installed == ([("pip", f'install -q "git+{book.repository()}@main"')] if missing else [])
 
 
 @NOTEBOOKS
