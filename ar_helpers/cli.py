@@ -23,6 +23,12 @@ from .checks import check_agreement, check_at_least, check_choice, check_range
 from .pictures import read_picture
 
 DRAWS = "transformer_full"  # the default model for drawing
+MEASURES = {  # what `evaluate --samples` prints: in words, and how
+    "recognized": ("read as asked", ".1%"),
+    "frechet": ("Fréchet distance", ".2f"),
+    "precision": ("precision", ".1%"),
+    "recall": ("recall", ".1%"),
+}
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -249,17 +255,28 @@ def _resumable(state: Path):
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Score a shipped checkpoint, or a file, in bits per pixel."""
+    """Score a shipped checkpoint, or a file, in bits per pixel; with --samples, also judge its drawings."""
     model, _ = _load(arguments.name, arguments.device)
     if arguments.limit is not None:
         check_at_least(1, **{"--limit": arguments.limit})
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
         digits = data.load_images(arguments.data)
+    if arguments.samples is not None:
+        check_range(4, len(digits.test.labels), **{"--samples": arguments.samples})
     images = getattr(digits, arguments.split).first(arguments.limit)
     bits, count = scoring.bits_per_pixel(model, images), len(images.images)
     result = {"name": arguments.name, "data": digits.name, "split": arguments.split, "images": count}
+    result["bits_per_pixel"] = bits
     text = f"{bits:.4f} bits per pixel on {count} {arguments.split} images of {digits.name}"
-    print(json.dumps(result | {"bits_per_pixel": bits}) if arguments.json else text)
+    if arguments.samples is not None:
+        found = metrics.judge_drawings(model, digits, arguments.samples, arguments.seed)
+        result |= {"samples": arguments.samples, "seed": arguments.seed, **found}
+        text += f"\n{arguments.samples} drawings against {arguments.samples} test images, and written digits likewise:"
+        for name, words in MEASURES.items():
+            if name in found:
+                drawn, floor = (format(found[key], words[1]) for key in (name, f"{name}_floor"))
+                text += f"\n  {words[0]:17} {drawn:>8}  written: {floor:>8}"
+    print(json.dumps(result) if arguments.json else text)
 
 
 def show_models(arguments: argparse.Namespace) -> None:
@@ -330,12 +347,14 @@ def parser() -> argparse.ArgumentParser:
     images(sub)
     where(sub, training.best_device())
 
-    words = "Score a shipped checkpoint, or a file, in bits per pixel"
-    sub = command("evaluate", evaluate, words, "python -m ar_helpers evaluate one_hot_mlp --limit 500")
+    words = "Score a shipped checkpoint, or a file, in bits per pixel; with --samples, also judge its drawings"
+    sub = command("evaluate", evaluate, words, "python -m ar_helpers evaluate conditional_mlp --samples 1000")
     sub.add_argument("name", help="a shipped checkpoint or a .safetensors file")
     images(sub)
     sub.add_argument("--split", default="test", choices=("train", "val", "test"))
     sub.add_argument("--limit", type=int, help="only the first so many images")
+    sub.add_argument("--samples", type=int, help="also draw so many digits, and compare them with test images")
+    sub.add_argument("--seed", type=int, default=0, help="of the drawings (default: 0)")
     where(sub, training.best_device())
     sub.add_argument("--json", action="store_true", help="print JSON")
 

@@ -1,4 +1,4 @@
-"""A classifier of digits, and two measures that use it: are drawings legible, and how varied are they?"""
+"""A classifier of digits, and the measures that use it: are drawings legible, varied, and like written digits?"""
 
 import json
 import time
@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cards import CHECKPOINTS
-from .checks import check_agreement, check_labels, check_tokens
+from .checks import check_agreement, check_labels, check_range, check_tokens
 from .data import Digits, full_or_quick
 from .files import progress, read_tensors, write_tensors
+from .sampling import generate
 from .tokens import dequantize, quantize
 from .training import QUICK_IMAGES, ShuffledBatches
 
@@ -97,6 +98,111 @@ def coverage(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor
         distances = torch.cdist(members, features[labels == label])
         covered += (distances < radii.unsqueeze(1)).any(1).sum().item()
     return covered / len(real)
+
+
+def frechet_distance(features: Tensor, real: Tensor) -> float:
+    """The Fréchet distance of two sets of features, each taken for a Gaussian (Heusel et al., 2017, section 2).
+
+    |m - n|^2 + trace(A + B - 2 (A B)^(1/2)) for means m, n and covariances A, B: 0 if they agree. Few images make it
+    larger: compare it with the distance of as many real images. With another network the figures are others.
+
+    Args:
+        features: (B, F) of drawings, as `judge` gives them, B at least 2.
+        real: (M, F) of real images, M at least 2.
+    """
+    fits = (
+        features.dim() == real.dim() == 2 and features.shape[1] == real.shape[1] and min(map(len, (features, real))) > 1
+    )
+    shapes = f"{tuple(features.shape)} and {tuple(real.shape)}"
+    check_agreement("features and real must have the shapes (B, F) and (M, F), B and M at least 2", fits, shapes)
+    features, real = features.double(), real.double()
+    a, b = (each.T.cov().view(each.shape[1], -1) for each in (features, real))  # (F, F), also for F = 1
+    values, vectors = torch.linalg.eigh(a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    roots = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt()  # of the eigenvalues of A B
+    apart = (features.mean(0) - real.mean(0)).square().sum()
+    return (apart + a.trace() + b.trace() - 2 * roots.sum()).clamp(min=0).item()
+
+
+def precision_recall(features: Tensor, real: Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """How many drawings look real, and how much of the real images' variety is drawn (Kynkäänniemi et al., 2019).
+
+    Around each real image lies a ball that reaches to its third nearest neighbour among the real images. Precision is
+    the share of drawings that lie in such a ball. Recall is the share of real images that lie in a ball of a drawing.
+    Both depend on the numbers of images: take as many drawings as real images.
+
+    Args:
+        features: (B, F) of drawings, as `judge` gives them.
+        real: (M, F) of real images.
+        neighbours: which neighbour sets the radius, at least 1 and below B and M.
+
+    Returns:
+        Precision and recall, each from 0 to 1.
+    """
+    fewest = min(len(features), len(real))
+    most = f"neighbours must be at least 1 and below the {fewest} images"
+    check_agreement(most, 1 <= neighbours < fewest, neighbours)
+    return _share_inside(features, real, neighbours), _share_inside(real, features, neighbours)
+
+
+def _share_inside(points: Tensor, others: Tensor, neighbours: int) -> float:
+    """The share of points (B, F) that lie in a ball around one of the others (M, F)."""
+    exact = {"compute_mode": "donot_use_mm_for_euclid_dist"}  # two equal images are 0 apart
+    near = [torch.cdist(part, others, **exact).kthvalue(neighbours + 1).values for part in others.split(1000)]
+    radii = torch.cat(near)  # the nearest is the image itself
+    inside = [(torch.cdist(part, others, **exact) <= radii).any(1) for part in points.split(1000)]
+    return torch.cat(inside).double().mean().item()
+
+
+def judge_drawings(model: nn.Module, digits: Digits, count: int = 1000, seed: int = 0) -> dict:
+    """Let a model draw, and compare its drawings with as many test images.
+
+    A conditional model draws the labels of these test images. Each measure comes with its floor, the result of written
+    digits: training images of the same labels take the place of the drawings. The share that is read as asked comes
+    for conditional models only, and its floor is that of the test images.
+
+    Args:
+        model: any model of images of 28 x 28 pixels, on any device.
+        digits: the images; `train` and `test` serve.
+        count: how many drawings, from 4 to the number of test images.
+        seed: of the drawings.
+
+    Returns:
+        The entries "recognized", "frechet", "precision" and "recall", each also with "_floor" behind its name.
+    """
+    check_agreement("model must be of images of 28 x 28 pixels", model.image_size == 28, model.image_size)
+    check_range(4, len(digits.test.labels), count=count)
+    real, labels = digits.test.first(count)
+    rows = torch.empty(count, dtype=torch.long)
+    for label in labels.unique():
+        of_label = (digits.train.labels == label).nonzero().flatten()
+        wanted = labels == label
+        enough = f"digits.train must hold at least {wanted.sum()} images of class {label}"
+        check_agreement(enough, len(of_label) >= wanted.sum(), len(of_label))
+        rows[wanted] = of_label[: wanted.sum()]
+    drawn = []
+    for part, asked in enumerate(labels.split(100)):
+        given = {"labels": asked} if model.num_classes else {"count": len(asked)}
+        drawn.append(generate(model, **given, seed=seed + part).tokens)
+    classifier, levels = load_classifier(), model.num_levels
+    read = {
+        name: judge(tokens, labels, levels, classifier)
+        for name, tokens in (
+            ("drawn", torch.cat(drawn)),
+            ("train", quantize(digits.train.images[rows], levels).flatten(1)),
+            ("test", quantize(real, levels).flatten(1)),
+        )
+    }
+    found = {}
+    if model.num_classes:
+        found["recognized"] = read["drawn"].recognized.double().mean().item()
+        found["recognized_floor"] = read["test"].recognized.double().mean().item()
+    target = read["test"].features
+    for name, kind in (("", "drawn"), ("_floor", "train")):
+        features = read[kind].features
+        found[f"frechet{name}"] = frechet_distance(features, target)
+        found[f"precision{name}"], found[f"recall{name}"] = precision_recall(features, target)
+    return found
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -98,6 +98,33 @@ def test_evaluate_scores_a_checkpoint_by_name_or_by_file(command):
         assert (code, out) == (0, f"{expected:.4f} bits per pixel on 20 val images of digits\n")
 
 
+@pytest.mark.usefixtures("shipped")
+def test_evaluate_judges_drawings_beside_written_digits(command, tmp_path):
+    ar.save_checkpoint(tmp_path / "mine.safetensors", ar.ConditionalMLP(hidden_size=4, context_length=3))
+    chosen = ("--data", "digits", "--limit", 5, "--samples", 12, "--device", "cpu")
+    for name, measures in (
+        ("tiny", ["frechet", "precision", "recall"]),
+        (tmp_path / "mine.safetensors", ["recognized", "frechet", "precision", "recall"]),
+    ):
+        code, out, _ = command("evaluate", name, *chosen, "--json")
+        assert code == 0
+        result = json.loads(out)
+        assert (result["samples"], result["images"]) == (12, 5)
+        assert result["bits_per_pixel"] > 0
+        keys = {key for measure in measures for key in (measure, f"{measure}_floor")}
+        assert set(result) == keys | {"name", "data", "split", "images", "bits_per_pixel", "samples", "seed"}
+        assert result["frechet"] > result["frechet_floor"] > 0  # it has learned nothing
+        assert all(0 <= result[f"{share}{floor}"] <= 1 for share in measures[-2:] for floor in ("", "_floor"))
+        assert json.loads(command("evaluate", name, *chosen, "--json")[1]) == result, "the same seed, the same drawings"
+        other = json.loads(command("evaluate", name, *chosen, "--json", "--seed", 1)[1])
+        assert other["frechet"] != result["frechet"]
+        assert other["frechet_floor"] == result["frechet_floor"]
+        code, out, _ = command("evaluate", name, *chosen)
+        assert code == 0
+        assert len(out.splitlines()) == 2 + len(measures)
+        assert f"{result['frechet']:.2f}" in out
+
+
 @pytest.mark.usefixtures("shipped", "quick")
 def test_evaluate_prints_nothing_but_json_even_on_stand_in_data(command):
     code, out, err = command("evaluate", "tiny", "--limit", 5, "--json")
@@ -119,6 +146,8 @@ def test_evaluate_prints_nothing_but_json_even_on_stand_in_data(command):
         ),
         (("tiny", "--data", "digits", "--limit", "0"), "--limit must be at least 1, not 0"),
         (("tiny", "--data", "digits", "--limit", "-1"), "--limit must be at least 1, not -1"),
+        (("tiny", "--data", "digits", "--samples", "3"), "--samples must be from 4 to 20, not 3"),
+        (("tiny", "--data", "digits", "--samples", "21"), "--samples must be from 4 to 20, not 21"),
     ],
 )
 def test_evaluate_names_what_is_wrong_in_one_line(command, arguments, message):

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors import safe_open
+from scipy import linalg
 
 import ar_helpers as ar
 from ar_helpers import metrics
@@ -72,6 +73,93 @@ def test_coverage_against_counting_one_by_one():
         count += any(math.dist(real[i], drawn[j]) < radius for j in range(30) if labels[j] == real_labels[i])
     assert 0 < count < 60
     assert metrics.coverage(drawn, labels, real, real_labels) == count / 60
+
+
+def test_the_frechet_distance_by_hand():
+    # On a line: the means 0 and 5 are 5 apart, the variances are 2 and 18, so 25 + 2 + 18 - 2 sqrt(36) = 33.
+    assert metrics.frechet_distance(torch.tensor([[-1.0], [1]]), torch.tensor([[2.0], [8]])) == pytest.approx(33)
+    square = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    assert metrics.frechet_distance(square, square.flip(0)) == pytest.approx(0, abs=1e-12)
+    assert metrics.frechet_distance(square + 3, square) == pytest.approx(18)  # 3 along each of two axes
+    assert metrics.frechet_distance(3 * square, square) == pytest.approx(
+        2 * (3 - 1) ** 2 * 2 / 3
+    )  # variances 6 and 2/3
+
+
+def test_the_frechet_distance_against_scipy():
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(6, 6, generator=generator, dtype=torch.double)
+    a = torch.randn(50, 6, generator=generator, dtype=torch.double) @ mix
+    b = torch.randn(40, 6, generator=generator, dtype=torch.double) + 0.3
+    product = linalg.sqrtm(a.T.cov().numpy() @ b.T.cov().numpy()).real
+    expected = (a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * product.trace()
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected.item(), rel=1e-9)
+    assert metrics.frechet_distance(b, a) == pytest.approx(expected.item(), rel=1e-9)
+    few = metrics.frechet_distance(a[:3], b)  # fewer images than features: the covariance is singular
+    assert math.isfinite(few)
+    assert few > 0
+
+
+def test_precision_and_recall_by_hand():
+    real = torch.tensor([[0.0], [1], [3]])  # the nearest others are 1, 1 and 2 away
+    drawn = torch.tensor([[1.5], [4.5], [20]])  # 3, 3 and 15.5
+    precision, recall = metrics.precision_recall(drawn, real, 1)
+    assert precision == pytest.approx(2 / 3)  # 1.5 and 4.5 are near 1 and near 3; 20 is near nothing
+    assert recall == 1  # 0, 1 and 3 are at most 3 from 1.5
+    assert metrics.precision_recall(real, drawn, 1) == (recall, precision)
+    assert metrics.precision_recall(drawn + 100, real, 1) == (0, 0)
+    assert metrics.precision_recall(real, real, 1) == (1, 1)
+
+
+def test_precision_and_recall_against_counting_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    drawn = 1.3 * torch.randn(30, 5, generator=generator)
+    real = torch.randn(40, 5, generator=generator)
+
+    def inside(points, others):
+        radii = [sorted(math.dist(a, b) for b in others)[3] for a in others]  # the first is 0, to itself
+        near = [any(math.dist(p, a) <= radius for a, radius in zip(others, radii, strict=True)) for p in points]
+        return sum(near) / len(points)
+
+    expected = inside(drawn.tolist(), real.tolist()), inside(real.tolist(), drawn.tolist())
+    assert 0 < expected[0] < 1
+    assert metrics.precision_recall(drawn, real) == pytest.approx(expected)
+
+
+def test_a_model_that_draws_the_test_images_is_perfect(digits, monkeypatch):
+    asked = []
+
+    def copy(model, labels, seed):
+        asked.append((labels, seed))
+        start = sum(map(len, (labels for labels, _ in asked[:-1])))
+        tokens = ar.quantize(digits.test.images[start : start + len(labels)], 16).flatten(1)
+        return ar.Samples(tokens, tokens, tokens)
+
+    monkeypatch.setattr(metrics, "generate", copy)
+    found = metrics.judge_drawings(ar.ConditionalMLP(hidden_size=4, context_length=3), digits, 130, seed=5)
+    assert torch.equal(torch.cat([labels for labels, _ in asked]), digits.test.labels[:130])
+    assert len({seed for _, seed in asked}) == len(asked) == 2, "each batch has a seed of its own"
+    assert found["frechet"] == pytest.approx(0, abs=1e-6)
+    assert (found["precision"], found["recall"]) == (1, 1)
+    assert found["recognized"] == found["recognized_floor"] > 0.8
+    assert found["frechet_floor"] > 0
+    assert 0 < found["precision_floor"] <= 1
+    assert 0 < found["recall_floor"] <= 1
+    few = digits._replace(train=digits.train.first(20))
+    with pytest.raises(ValueError, match=r"digits.train must hold at least \d+ images of class \d, not \d"):
+        metrics.judge_drawings(ar.ConditionalMLP(hidden_size=4, context_length=3), few, 130)
+    with pytest.raises(ValueError, match="model must be of images of 28 x 28 pixels, not 8"):
+        metrics.judge_drawings(ar.OneHotMLP(image_size=8, hidden_size=4), digits)
+
+
+def test_the_measures_name_what_is_wrong():
+    two, three = torch.zeros(2, 3), torch.zeros(4, 2)
+    with pytest.raises(ValueError, match=r"features and real must have the shapes .*, not \(2, 3\) and \(4, 2\)"):
+        metrics.frechet_distance(two, three)
+    with pytest.raises(ValueError, match=r"B and M at least 2, not \(1, 2\) and \(4, 2\)"):
+        metrics.frechet_distance(three[:1], three)
+    with pytest.raises(ValueError, match="neighbours must be at least 1 and below the 2 images, not 3"):
+        metrics.precision_recall(three[:2], three)
 
 
 def test_bad_input_is_named():
