@@ -1,9 +1,10 @@
-"""The command line: python -m ar_helpers sample | complete | train | evaluate | models."""
+"""The command line: python -m ar_helpers sample | complete | train | evaluate | compress | decompress | models."""
 
 import argparse
 import contextlib
 import dataclasses
 import inspect
+import io
 import json
 import os
 import secrets
@@ -18,11 +19,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from . import cards, data, metrics, plots, recipes, sampling, scoring, tokens, training
+from . import cards, codec, data, metrics, plots, recipes, sampling, scoring, tokens, training
 from .checks import check_agreement, check_at_least, check_choice, check_range
-from .pictures import read_picture
+from .files import write
+from .pictures import open_picture, read_picture
 
 DRAWS = "transformer_full"  # the default model for drawing
+PACKS = "transformer_small"  # and for compressing, which takes as long as drawing
 MEASURES = {  # what `evaluate --samples` prints: in words, and how
     "recognized": ("read as asked", ".1%"),
     "frechet": ("Fréchet distance", ".2f"),
@@ -111,8 +114,7 @@ def _store(samples, labels, model, arguments, source, columns, more=None) -> Non
     """Write the drawings aside, then rename them into place, and print a summary."""
     wanted = Path(arguments.out or arguments.folder)
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.round(255 * tokens.dequantize(samples.tokens, model.num_levels).numpy()).astype(np.uint8)
-    pictures = pictures.reshape(-1, model.image_size, model.image_size)
+    pictures = _grey(samples.tokens, model)
     start = (more or {}).get("keep_rows", 0) * model.image_size
     given = None if labels is None else torch.tensor(labels)
     bits = scoring.pixel_bits(model, samples.tokens, given)[:, start:].mean(1)  # of what was drawn, without knobs
@@ -279,6 +281,64 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(json.dumps(result) if arguments.json else text)
 
 
+def compress(arguments: argparse.Namespace) -> None:
+    """Pack grey pictures of the model's size into one file, and print its bytes beside those of other formats."""
+    check_choice("the model", arguments.model, cards.card_names(), "one of")
+    model, source = _load(arguments.model, "cpu")
+    side = model.image_size
+    pictures = np.stack([_small_and_grey(path, side) for path in arguments.pictures])  # (B, H, W), uint8
+    pixels = tokens.quantize(torch.from_numpy(pictures), model.num_levels).flatten(1)
+    content = codec.pack(arguments.model, zlib.crc32(source.read_bytes()), pixels, codec.encode(model, pixels))
+    kept = _grey(pixels, model)
+    sizes = {arguments.out: len(content)} | codec.rivals(kept)
+    out = Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write(out, content)
+    heads = ["format", "bytes", "bits per pixel"]
+    rows = [[name, f"{size:,}", f"{8 * size / kept.size:.3f}"] for name, size in sizes.items()]
+    count = "1 picture" if len(kept) == 1 else f"{len(kept)} pictures"
+    text = f"{count} at {model.num_levels} grey levels; finer differences are not kept\n{plots.table(heads, rows)}"
+    print(json.dumps({"images": len(kept), "levels": model.num_levels, "bytes": sizes}) if arguments.json else text)
+
+
+def _small_and_grey(path: str, side: int) -> np.ndarray:
+    """The grey values (H, W), uint8, of a grey picture of the model's size."""
+    picture = open_picture(path)
+    size = f"{path} must be a picture of {side} x {side} pixels, as the model's images are"
+    check_agreement(size, picture.size == (side, side), "{} x {}".format(*picture.size))
+    values = np.asarray(picture).reshape(side, side, -1)
+    grey = values.shape[2] < 4 and bool((values == values[..., :1]).all())
+    check_agreement(f"{path} must be grey and opaque", grey, "coloured" if values.shape[2] < 4 else "transparent")
+    return values[..., 0]
+
+
+def _grey(pixels: torch.Tensor, model: nn.Module) -> np.ndarray:
+    """Tokens (B, N) as pictures (B, H, W), uint8."""
+    values = np.round(255 * tokens.dequantize(pixels, model.num_levels).numpy()).astype(np.uint8)
+    return values.reshape(-1, model.image_size, model.image_size)
+
+
+def decompress(arguments: argparse.Namespace) -> None:
+    """Write the pictures in a file that `compress` made."""
+    path = Path(arguments.file)
+    packed = codec.unpack(path.read_bytes(), str(path))
+    check_choice(f"the model of {path}", packed.name, cards.card_names(), "one of")
+    model, source = _load(packed.name, "cpu")
+    if zlib.crc32(source.read_bytes()) != packed.checkpoint:
+        raise OSError(f"{path} was made with other weights of {packed.name} than this package has")
+    pixels = codec.decode(model, packed.code, packed.count)
+    if codec.checksum(pixels) != packed.pixels:
+        raise OSError(f"{path} cannot be read here: this processor's arithmetic, or this torch, rounds differently")
+    out = Path(arguments.out or path.stem)
+    out.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(_grey(pixels, model), 1):
+        content = io.BytesIO()
+        Image.fromarray(picture).save(content, "PNG")
+        write(out / f"{number:03}.png", content.getvalue())
+    text = "1 picture" if packed.count == 1 else f"{packed.count} pictures"
+    print(json.dumps({"folder": str(out), "images": packed.count}) if arguments.json else f"{text} in {out}")
+
+
 def show_models(arguments: argparse.Namespace) -> None:
     """List the checkpoints that ship with the package."""
     shipped = {name: cards.load_card(name) for name in cards.card_names()}
@@ -356,6 +416,19 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--samples", type=int, help="also draw so many digits, and compare them with test images")
     sub.add_argument("--seed", type=int, default=0, help="of the drawings (default: 0)")
     where(sub, training.best_device())
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    words = "Pack grey pictures of the model's size into one file, and print its bytes beside those of other formats"
+    sub = command("compress", compress, words, "python -m ar_helpers compress a.png b.png --out digits.arz")
+    sub.add_argument("pictures", metavar="IMAGE", nargs="+", help="a grey picture, 28 pixels a side")
+    sub.add_argument("--model", default=PACKS, help=f"a shipped checkpoint (default: {PACKS})")
+    sub.add_argument("--out", default="digits.arz", help="the file to write (default: digits.arz)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    words = "Write the pictures in a file that `compress` made"
+    sub = command("decompress", decompress, words, "python -m ar_helpers decompress digits.arz --out digits")
+    sub.add_argument("file", metavar="FILE", help="made by compress")
+    sub.add_argument("--out", help="folder to write into (default: the file's name without its ending)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     words = "List the checkpoints that ship with the package"

@@ -439,7 +439,7 @@ def test_what_is_no_command_exits_with_2_and_says_how_to(command, arguments):
     assert err.startswith("usage: python -m ar_helpers")
 
 
-@pytest.mark.parametrize("name", ["sample", "complete", "train", "evaluate", "models"])
+@pytest.mark.parametrize("name", ["sample", "complete", "train", "evaluate", "compress", "decompress", "models"])
 def test_every_command_explains_itself_with_an_example(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0

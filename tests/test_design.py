@@ -24,6 +24,7 @@ LAYERS = [
     "tokens",
     "models",
     "scoring",
+    "codec",
     "sampling",
     "training",
     "recipes",
@@ -75,7 +76,7 @@ def test_only_checks_py_says_what_an_argument_must_be(path):
 
 
 def test_the_package_stays_small():
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 3_600
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 4_000
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.stem)

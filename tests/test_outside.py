@@ -313,7 +313,7 @@ def run(*arguments, **options):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
 
 
-@pytest.mark.parametrize("command", ["", "sample", "complete", "train", "evaluate", "models"])
+@pytest.mark.parametrize("command", ["", "sample", "complete", "train", "evaluate", "compress", "decompress", "models"])
 def test_help_is_there_even_without_docstrings(command):
     found = run("-OO", "-m", "ar_helpers", *command.split(), "--help")
     assert found.returncode == 0, found.stderr
