@@ -105,14 +105,16 @@ class RecordTable(Records):
 
     def table(self, heads, rows, note=None):
         group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in heads], cols=len(heads))
-        for kind, lines in ((nodes.thead, [heads]), (nodes.tbody, rows)):
+        rows = [[cell if isinstance(cell, nodes.Node) else nodes.Text(show(cell)) for cell in row] for row in rows]
+        numeric = [
+            all(re.match(rf"[{DASH}\d]", cell.astext()) for cell in column) for column in zip(*rows, strict=True)
+        ]
+        for kind, lines in ((nodes.thead, [map(nodes.Text, heads)]), (nodes.tbody, rows)):
             part = kind()
             for line in lines:
                 row = nodes.row()
-                for cell in line:
-                    content = cell if isinstance(cell, nodes.Node) else nodes.Text(show(cell))
-                    numeric = kind is nodes.tbody and re.match(rf"[{DASH}\d]", content.astext())
-                    row += nodes.entry("", nodes.paragraph("", "", content), classes=["number"] if numeric else [])
+                for cell, number in zip(line, numeric, strict=True):
+                    row += nodes.entry("", nodes.paragraph("", "", cell), classes=["number"] if number else [])
                 part += row
             group += part
         table = nodes.table("", group, classes=["book-table"])

@@ -72,8 +72,9 @@ def drop_thebe_settings(app, doctree, page):
 
 
 def skip_private(app, what, name, obj, skip, options):
-    """Of the package's modules, the API page shows what `import ar_helpers as ar` gives."""
-    private = what == "module" and name not in importlib.import_module("ar_helpers").__all__
+    """Of the package's modules, the API page shows what `import ar_helpers as ar` gives, and what the page names."""
+    named = options.members if isinstance(options.members, list) else []
+    private = what == "module" and name not in [*importlib.import_module("ar_helpers").__all__, *named]
     return True if private or str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
