@@ -166,6 +166,22 @@ def test_docstrings_are_not_torn_at_a_colon(site):
     assert "Return type" not in (site / "book" / "api.html").read_text(encoding="utf-8")
 
 
+def test_each_part_of_the_package_page_describes_something(site):
+    page = (site / "book" / "api.html").read_text(encoding="utf-8")
+    parts = re.split(r"<h2>", page.partition("<article")[2].partition("</article>")[0])[1:]
+    assert len(parts) > 8
+    for part in parts:
+        assert re.search(r'<dt class="sig[^>]* id="ar_helpers\.', part), part[:60]
+
+
+def test_the_head_of_a_column_of_numbers_stands_above_them(site):
+    for table in re.findall(r'<table class="book-table.*?</table>', (site / "book" / "results.html").read_text(), re.S):
+        heads, *rows = re.findall(r"<tr.*?</tr>", table, re.S)
+        numeric = [["number" in cell for cell in re.findall(r"<t[hd][^>]*>", row)] for row in (heads, *rows)]
+        for head, *column in zip(*numeric, strict=True):
+            assert head == all(column)
+
+
 # How much a page loads
 
 
