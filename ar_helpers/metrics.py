@@ -103,8 +103,8 @@ def coverage(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor
 def frechet_distance(features: Tensor, real: Tensor) -> float:
     """The Fréchet distance of two sets of features, each taken for a Gaussian (Heusel et al., 2017, section 2).
 
-    |m - n|^2 + trace(A + B - 2 (A B)^(1/2)) for means m, n and covariances A, B: 0 if they agree. Few images make it
-    larger: compare it with the distance of as many real images. With another network the figures are others.
+    The squared distance of the means, and trace(A + B - 2 (A B)^(1/2)) of the covariances A and B: 0 if all agree. Few
+    images make it larger: compare it with the distance of as many real images. Another network gives other figures.
 
     Args:
         features: (B, F) of drawings, as `judge` gives them, B at least 2.
