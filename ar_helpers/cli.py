@@ -274,10 +274,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         found = metrics.judge_drawings(model, digits, arguments.samples, arguments.seed)
         result |= {"samples": arguments.samples, "seed": arguments.seed, **found}
         text += f"\n{arguments.samples} drawings against {arguments.samples} test images, and written digits likewise:"
-        for name, words in MEASURES.items():
+        for name, (words, form) in MEASURES.items():
             if name in found:
-                drawn, floor = (format(found[key], words[1]) for key in (name, f"{name}_floor"))
-                text += f"\n  {words[0]:17} {drawn:>8}  written: {floor:>8}"
+                drawn, floor = (format(found[key], form) for key in (name, f"{name}_floor"))
+                text += f"\n  {words:17} {drawn:>8}  written: {floor:>8}"
     print(json.dumps(result) if arguments.json else text)
 
 

@@ -56,8 +56,9 @@ def frequencies(logits: Tensor) -> np.ndarray:
 def _step(model: nn.Module, labels: Tensor | None, count: int, code: Callable) -> Tensor:
     """Go through images pixel by pixel as encoder and decoder both must: on one thread, in float64, a batch at a time.
 
-    `code(rows, t, frequencies)` gives the tokens (b,) of pixel t, in the order of drawing, of the images in this slice.
-    Returns tokens (B, N), int64, in raster order.
+    `code(rows, t, shares)` gives the tokens (b,) of pixel t, in the order of drawing, of the images in slice `rows`;
+    `shares` (b, K) are the frequencies of its levels, divided by their sum. Returns tokens (B, N), int64, in raster
+    order.
     """
     model, threads = copy.deepcopy(model).cpu().double().eval(), torch.get_num_threads()
     order, parts = drawing_order(model), []
@@ -70,7 +71,8 @@ def _step(model: nn.Module, labels: Tensor | None, count: int, code: Callable) -
                 tokens = torch.zeros(rows.stop - start, len(order), dtype=torch.long)
                 for t in range(len(order)):
                     logits = model.next_pixels(tokens[:, : t + 1], given, cache, t)[:, 0]  # (b, K)
-                    tokens[:, t] = torch.from_numpy(code(rows, t, frequencies(logits)).astype(np.int64))
+                    shares = (frequencies(logits) / TOTAL).astype(np.float32)  # exact: 20 bits of 24
+                    tokens[:, t] = torch.from_numpy(code(rows, t, shares).astype(np.int64))
                     bar.update(len(tokens))
                 parts.append(tokens[:, order.argsort()])
     finally:
@@ -103,11 +105,11 @@ def encode(model: nn.Module, tokens: Tensor) -> bytes:
         coder.encode(labels.numpy().astype(np.int32), constriction.stream.model.Uniform(model.num_classes))
     in_order = tokens.cpu()[:, drawing_order(model).cpu()].numpy().astype(np.int32)
 
-    def code(rows, t, counts):
-        coder.encode(in_order[rows, t], LEVELS, (counts / TOTAL).astype(np.float32))  # exact: 20 bits of 24
+    def put(rows, t, shares):
+        coder.encode(in_order[rows, t], LEVELS, shares)
         return in_order[rows, t]
 
-    _step(model, labels, len(tokens), code)
+    _step(model, labels, len(tokens), put)
     return coder.get_compressed().astype("<u4").tobytes()
 
 
@@ -125,10 +127,7 @@ def decode(model: nn.Module, code: bytes, count: int) -> Tensor:
             uniform = constriction.stream.model.Uniform(model.num_classes)
             labels = torch.from_numpy(coder.decode(uniform, count).astype(np.int64))
 
-        def choose(rows, t, counts):
-            return coder.decode(LEVELS, (counts / TOTAL).astype(np.float32))
-
-        return _step(model, labels, count, choose)
+        return _step(model, labels, count, lambda rows, t, shares: coder.decode(LEVELS, shares))
     except AssertionError as error:
         raise OSError("the code is damaged, or not of this model") from error
 
@@ -154,7 +153,7 @@ def pack(name: str, checkpoint: int, tokens: Tensor, code: bytes) -> bytes:
 
 
 def seal(content: bytes) -> bytes:
-    """Bytes with their CRC-32 behind them, in which any single damage of up to 32 bits shows (Peterson, 1961)."""
+    """Bytes and their CRC-32, which shows any single damage of up to 32 bits (Peterson and Brown, 1961)."""
     return content + struct.pack("<I", zlib.crc32(content))
 
 
@@ -181,12 +180,11 @@ def unpack(content: bytes, source: str = "the file") -> Packed:
 
 def rivals(pictures: np.ndarray) -> dict[str, int]:
     """The bytes of pictures (B, H, W), uint8, in other lossless formats: a file for each picture, or one for all."""
-    each = {"PNG, a file for each": 0, "WebP, a file for each": 0}
+    formats = {"PNG": {"optimize": True}, "WebP": {"lossless": True, "method": 6}}
+    sizes = {f"{name}, a file for each": 0 for name in formats}
     for picture in map(Image.fromarray, pictures):
-        for name, options in zip(
-            each, ({"format": "PNG", "optimize": True}, {"format": "WebP", "lossless": True, "method": 6}), strict=True
-        ):
+        for name, options in formats.items():
             content = io.BytesIO()
-            picture.save(content, **options)
-            each[name] += content.tell()
-    return each | {"lzma, all in one": len(lzma.compress(pictures.tobytes(), preset=9 | lzma.PRESET_EXTREME))}
+            picture.save(content, name, **options)
+            sizes[f"{name}, a file for each"] += content.tell()
+    return sizes | {"lzma, all in one": len(lzma.compress(pictures.tobytes(), preset=9 | lzma.PRESET_EXTREME))}

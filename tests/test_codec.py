@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import ar_helpers as ar
-from ar_helpers import cards, cli, codec
+from ar_helpers import cards, codec
 
 MODELS = {
     "one-hot": lambda: ar.OneHotMLP(image_size=6, hidden_size=8, context_length=5),
@@ -160,8 +160,8 @@ def test_a_code_of_any_length_ends_in_pixels_or_in_an_error(packed):
 
 
 @pytest.fixture
-def command(capsys, monkeypatch, tmp_path):
-    """Run the command line in an empty folder, with a tiny model as if it shipped; gives (exit code, out, err)."""
+def command(command, monkeypatch, tmp_path):
+    """Run the command line in an empty folder, with a tiny model as if it shipped, and two pictures."""
     monkeypatch.setattr(cards, "CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -170,16 +170,7 @@ def command(capsys, monkeypatch, tmp_path):
     for name, picture in zip(("a", "b"), values, strict=True):
         Image.fromarray(picture).save(f"{name}.png")
 
-    def run(*arguments):
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return command
 
 
 def grey(path):

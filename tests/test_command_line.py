@@ -25,22 +25,6 @@ def few_images(monkeypatch):
 
 
 @pytest.fixture
-def command(capsys):
-    """Run the command line here; gives (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def shipped(monkeypatch, tmp_path):
     """A tiny checkpoint, as if it shipped with the package; its card."""
     folder = tmp_path / "checkpoints"
