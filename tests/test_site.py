@@ -333,6 +333,7 @@ def test_an_animation_stops_and_plays_again(site, browser):
     assert not moving.is_visible()
     assert still.get_attribute("aria-label")
     page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="Stop").wait_for()  # the picture is loaded anew
     assert moving.is_visible()
     assert moving.get_attribute("src").endswith("?1"), "from its beginning"
     context.close()

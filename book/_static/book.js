@@ -47,6 +47,7 @@ for (const picture of document.querySelectorAll(".bd-article img:is([src*='.gif'
   const again = async () => {
     const data = address.startsWith("data:") && await (await fetch(address)).blob();
     picture.src = data ? URL.createObjectURL(data) : `${address}?${++round}`; // as if it were new
+    await picture.decode().catch(() => {}); // until then the still is in its place
   };
   const begin = () => {
     [still.width, still.height] = [picture.naturalWidth, picture.naturalHeight];
@@ -54,9 +55,9 @@ for (const picture of document.querySelectorAll(".bd-article img:is([src*='.gif'
     still.setAttribute("role", "img");
     still.setAttribute("aria-label", picture.alt);
     button.className = "play";
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
       playing = !playing;
-      if (playing) again();
+      if (playing) await again();
       show();
     });
     picture.parentElement.querySelector("source")?.remove(); // the still for those who want no motion
