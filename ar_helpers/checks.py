@@ -252,7 +252,7 @@ def check_batch_size(batch_size: int, size: int) -> None:
         raise ValueError(f"batch_size must be at most the {size} examples there are, not {batch_size}")
 
 
-def check_dataset(model, dataset) -> None:
+def check_dataset(model, dataset, num_levels) -> None:
     """Raise unless a model can learn from a data set: the same kind, levels, context, size and kind of labels."""
     tokens = getattr(dataset, "tokens", None)
     if not isinstance(tokens, Tensor) or tokens.dim() != 2:
@@ -270,8 +270,8 @@ def check_dataset(model, dataset) -> None:
         if ours is not None and theirs is not None and ours != theirs:
             raise ValueError(f"dataset has {name}={theirs}, but the model has {name}={ours}")
     highest = max(int(part.max()) for part in dataset.tokens.split(4096))
-    if highest >= model.num_levels:
-        raise ValueError(f"dataset has tokens up to {highest}, but the model has num_levels={model.num_levels}")
+    if highest >= num_levels:
+        raise ValueError(f"dataset has tokens up to {highest}, but the model has num_levels={num_levels}")
     pixels = dataset.tokens.shape[1]
     if pixels != model.image_size**2:
         raise ValueError(f"dataset has images of {pixels} pixels, but the model has image_size={model.image_size}")

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import io
 import json
+import math
 import os
 import secrets
 import sys
@@ -194,7 +195,11 @@ def train(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
         if name == "lenet5":
-            card = metrics.train_classifier(digits, out / "lenet5.safetensors", seed=arguments.seed or 0)
+            seed = arguments.seed or 0
+            torch.manual_seed(seed)
+            classifier = metrics.LeNet5()
+            card = metrics.train_classifier(classifier, digits, seed=seed)
+            metrics.save_classifier(classifier, out / "lenet5.safetensors", card)
             print(f"lenet5: reads {card['test_accuracy']:.2%} of the test images, trained in {card['seconds']:.0f} s")
         else:
             _train_model(name, configs[name], arguments, digits, out)
@@ -227,24 +232,34 @@ def _train_model(name: str, config: training.TrainConfig, arguments, digits: dat
         config = dataclasses.replace(config, steps=min(config.steps, training.QUICK_STEPS))
     torch.manual_seed(config.seed)
     model = recipe.model(**_sizes(recipe, arguments, digits)).to(arguments.device)
-    pixels = tokens.quantize(digits.train.images, model.num_levels).flatten(1)
+    levels, val = (256, scoring.binarized(digits.val, 0)) if config.binarize else (model.num_levels, digits.val)
+    pixels = tokens.quantize(digits.train.images, levels).flatten(1)
     dataset = recipes.data_set(model, pixels, digits.train.labels)
     state = out / f"{name}.state.safetensors"
     with _resumable(state):
-        history = training.fit(model, dataset, config, digits.val, resume=state)
+        history = training.fit(model, dataset, config, val, resume=state)
         model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
         print("Scoring the weights as they are stored ...", flush=True)
         test = digits.test.first(data.full_or_quick(len(digits.test.images), training.QUICK_IMAGES))
-        bits = scoring.bits_per_pixel(model, test)
+        scores = _scores(model, test, config.binarize)
         drawn = [i % model.num_classes for i in range(100)] if model.num_classes else None
         began = time.perf_counter()
         sampling.generate(model, drawn, count=100, seed=0)
         milliseconds = 1000 * (time.perf_counter() - began) / 100
-    scores = {"scores": {"test_bits_per_pixel": bits}, "milliseconds_per_image": milliseconds}
-    card = cards.make_card(name, model, config, dataset, history, **scores)
+    measured = {"scores": scores, "milliseconds_per_image": milliseconds}
+    card = cards.make_card(name, model, config, dataset, history, **measured)
     cards.save_checkpoint(out / f"{name}.safetensors", model, card)
     state.unlink(missing_ok=True)
-    print(f"{name}: {bits:.4f} bits per pixel on {len(test.images)} test images")
+    print(f"{name}: {scores['test_bits_per_pixel']:.4f} bits per pixel on {len(test.images)} test images")
+
+
+def _scores(model: nn.Module, images: data.ImageSet, binarize: bool | None) -> dict:
+    """What a card holds of a model's likelihood: bits per pixel, and for binarized images the published measure too."""
+    if not binarize:
+        return {"test_bits_per_pixel": scoring.bits_per_pixel(model, images)}
+    nats, error = scoring.binary_nats(model, images)
+    bits = nats / math.log(2) / model.image_size**2
+    return {"test_bits_per_pixel": bits, "test_nats_per_image": nats, "standard_error": error}
 
 
 @contextlib.contextmanager

@@ -38,6 +38,21 @@ class LeNet5(nn.Module):
         return self.output(self.features(images.unsqueeze(1)))
 
 
+class MLPReader(nn.Module):
+    """A second reader of digits, with no convolution and no weight in common with LeNet-5: an MLP with dropout."""
+
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for before, after in ((784, 512), (512, 256), (256, 84)):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(0.1)]
+        self.features, self.output = nn.Sequential(nn.Flatten(), *layers), nn.Linear(84, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10) of images (B, 28, 28) with grey values from 0 to 1."""
+        return self.output(self.features(images))
+
+
 class Verdict(NamedTuple):
     """Whether each image is read as its label, (B,) bool, and the classifier's features of each image (B, 84)."""
 
@@ -58,14 +73,14 @@ def load_classifier() -> LeNet5:
 
 
 @torch.no_grad()
-def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: LeNet5 | None = None) -> Verdict:
+def judge(tokens: Tensor, labels: Tensor, num_levels: int, classifier: nn.Module | None = None) -> Verdict:
     """Let the classifier read images.
 
     Args:
         tokens: (B, 784) integers.
         labels: (B,) integers, the correct readings.
         num_levels: the number of levels K of the tokens.
-        classifier: None for the package's own.
+        classifier: a `LeNet5` or a `MLPReader`; None for the LeNet-5 of the package.
     """
     check_tokens("tokens", tokens, num_levels, 784, 784)
     check_labels(labels, 10, len(tokens))
@@ -155,54 +170,67 @@ def _share_inside(points: Tensor, others: Tensor, neighbours: int) -> float:
 
 
 def judge_drawings(model: nn.Module, digits: Digits, count: int = 1000, seed: int = 0) -> dict:
-    """Let a model draw, and compare its drawings with as many test images.
-
-    A conditional model draws the labels of these test images. Each measure comes with its floor, the result of written
-    digits: training images of the same labels take the place of the drawings. The share that is read as asked comes
-    for conditional models only, and its floor is that of the test images.
+    """Let a model draw, and compare its drawings with as many test images; see `compare_drawings`.
 
     Args:
-        model: any model of images of 28 x 28 pixels, on any device.
+        model: any model of images of 28 x 28 pixels, on any device. A conditional model draws the labels of the first
+            `count` test images.
         digits: the images; `train` and `test` serve.
         count: how many drawings, from 4 to the number of test images.
         seed: of the drawings.
+    """
+    check_agreement("model must be of images of 28 x 28 pixels", model.image_size == 28, model.image_size)
+    check_range(4, len(digits.test.labels), count=count)
+    labels, drawn = digits.test.labels[:count], []
+    for part, asked in enumerate(labels.split(100)):
+        given = {"labels": asked} if model.num_classes else {"count": len(asked)}
+        drawn.append(generate(model, **given, seed=seed + part).tokens)
+    found = compare_drawings(torch.cat(drawn), labels, model.num_levels, digits)
+    return found if model.num_classes else {key: value for key, value in found.items() if "recognized" not in key}
+
+
+def compare_drawings(
+    tokens: Tensor, labels: Tensor, num_levels: int, digits: Digits, classifier: nn.Module | None = None
+) -> dict:
+    """Compare drawings with test images of the same labels, in the features of a classifier.
+
+    Each measure comes with its floor, the result of written digits: training images of the same labels take the place
+    of the drawings. For the share that is read as its label, the floor is that of the test images.
+
+    Args:
+        tokens: (B, 784) integers, the drawings.
+        labels: (B,) integers, the digits asked for; at least 4.
+        num_levels: the number of levels K of the tokens.
+        digits: the images; `train` and `test` serve.
+        classifier: a `LeNet5` or a `MLPReader`; None for the LeNet-5 of the package.
 
     Returns:
         The entries "recognized", "frechet", "precision" and "recall", each also with "_floor" behind its name.
     """
-    check_agreement("model must be of images of 28 x 28 pixels", model.image_size == 28, model.image_size)
-    check_range(4, len(digits.test.labels), count=count)
-    real, labels = digits.test.first(count)
-    rows = torch.empty(count, dtype=torch.long)
-    for label in labels.unique():
-        of_label = (digits.train.labels == label).nonzero().flatten()
-        wanted = labels == label
-        enough = f"digits.train must hold at least {wanted.sum()} images of class {label}"
-        check_agreement(enough, len(of_label) >= wanted.sum(), len(of_label))
-        rows[wanted] = of_label[: wanted.sum()]
-    drawn = []
-    for part, asked in enumerate(labels.split(100)):
-        given = {"labels": asked} if model.num_classes else {"count": len(asked)}
-        drawn.append(generate(model, **given, seed=seed + part).tokens)
-    classifier, levels = load_classifier(), model.num_levels
-    read = {
-        name: judge(tokens, labels, levels, classifier)
-        for name, tokens in (
-            ("drawn", torch.cat(drawn)),
-            ("train", quantize(digits.train.images[rows], levels).flatten(1)),
-            ("test", quantize(real, levels).flatten(1)),
-        )
-    }
-    found = {}
-    if model.num_classes:
-        found["recognized"] = read["drawn"].recognized.double().mean().item()
-        found["recognized_floor"] = read["test"].recognized.double().mean().item()
-    target = read["test"].features
-    for name, kind in (("", "drawn"), ("_floor", "train")):
-        features = read[kind].features
-        found[f"frechet{name}"] = frechet_distance(features, target)
-        found[f"precision{name}"], found[f"recall{name}"] = precision_recall(features, target)
+    classifier = load_classifier() if classifier is None else classifier
+    drawn, written = judge(tokens, labels, num_levels, classifier), {}
+    for name, part in (("train", digits.train), ("test", digits.test)):
+        rows = _rows_with(labels, part.labels, f"digits.{name}")
+        pixels = quantize(part.images[rows], num_levels).flatten(1)
+        written[name] = judge(pixels, labels, num_levels, classifier)
+    target = written["test"].features
+    read = {"recognized": drawn.recognized, "recognized_floor": written["test"].recognized}
+    found = {name: right.double().mean().item() for name, right in read.items()}
+    for name, verdict in (("", drawn), ("_floor", written["train"])):
+        found[f"frechet{name}"] = frechet_distance(verdict.features, target)
+        found[f"precision{name}"], found[f"recall{name}"] = precision_recall(verdict.features, target)
     return found
+
+
+def _rows_with(labels: Tensor, of: Tensor, name: str) -> Tensor:
+    """The rows (B,) of the first images that have these labels (B,), each taken once."""
+    rows = torch.empty(len(labels), dtype=torch.long)
+    for label in labels.unique():
+        found, wanted = (of == label).nonzero().flatten(), labels == label
+        enough = f"{name} must hold at least {wanted.sum()} images of class {label}"
+        check_agreement(enough, len(found) >= wanted.sum(), len(found))
+        rows[wanted] = found[: wanted.sum()]
+    return rows
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -216,20 +244,21 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
 
 
-def train_classifier(digits: Digits, path: Path = WEIGHTS, epochs: int = 20, seed: int = 0) -> dict:
-    """Train LeNet-5 on jittered digits, write it in float16, and return its card: accuracies, seconds, recipe.
+def train_classifier(classifier: nn.Module, digits: Digits, epochs: int = 20, seed: int = 0) -> dict:
+    """Train a classifier on jittered digits, round it to float16, and return its accuracies, seconds and recipe.
 
-    The card is kept in the file's metadata. AdamW and a one-cycle schedule, batches of 128; the last epoch counts.
+    AdamW and a one-cycle schedule, batches of 128; the last epoch counts.
 
     Args:
+        classifier: a `LeNet5` or a `MLPReader`, with its first weights. It is trained in place.
         digits: the images; learned from `train`, scored on `val` and `test`.
-        path: the file, ending in .safetensors.
         epochs: how often each image is seen, at least 1.
-        seed: of weights, order and jitter.
+        seed: of order, jitter and dropout.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    classifier, batch_size = LeNet5(), 128
+    classifier.train()
+    batch_size = 128
     images, labels = digits.train.first(full_or_quick(len(digits.train.images), QUICK_IMAGES))
     images = dequantize(quantize(images, SHOWN_LEVELS), SHOWN_LEVELS)  # (M, 28, 28)
     batch_size = min(batch_size, len(images))
@@ -252,6 +281,10 @@ def train_classifier(digits: Digits, path: Path = WEIGHTS, epochs: int = 20, see
         tokens = quantize(part.images, SHOWN_LEVELS).flatten(1)
         read = judge(tokens, part.labels, SHOWN_LEVELS, classifier.eval()).recognized
         card[f"{name}_accuracy"] = read.float().mean().item()
+    return card
+
+
+def save_classifier(classifier: nn.Module, path: Path, card: dict) -> None:
+    """Write a classifier's weights in float16 to a .safetensors file, with its card in the metadata."""
     halves = {name: tensor.half().contiguous() for name, tensor in classifier.state_dict().items()}
     write_tensors(path, halves, {"card": json.dumps(card)})
-    return card

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_agreement, check_image_set
+from .checks import check_agreement, check_at_least, check_image_set
 from .data import ImageSet
 from .files import progress
-from .tokens import quantize
+from .tokens import binarize, quantize
 
 
 def entropy_bits(probabilities: Tensor) -> Tensor:
@@ -82,6 +82,30 @@ def bits_per_pixel(model: nn.Module, images: ImageSet, quiet: bool = False) -> f
             total += pixel_bits(model, tokens, labels if model.num_classes else None).double().sum().item()
             bar.update(len(pixels))
     return total / images.images.numel()
+
+
+def binarized(images: ImageSet, seed: int) -> ImageSet:
+    """The images with their pixels drawn black or white, as `tokens.binarize` does."""
+    return images._replace(images=255 * binarize(images.images, seed).to(torch.uint8))
+
+
+def binary_nats(model: nn.Module, images: ImageSet, draws: int = 5) -> tuple[float, float]:
+    """The mean of -log p(image) in nats over dynamically binarized images, the measure of published tables.
+
+    Args:
+        model: any model of two levels. Conditional models are told the true labels.
+        images: images (M, H, W), uint8, and their labels (M,).
+        draws: how often the images are binarized, with the seeds 0, 1 and so on; at least 2.
+
+    Returns:
+        The mean over the draws, and its standard error.
+    """
+    check_agreement("model must have num_levels=2", model.num_levels == 2, model.num_levels)
+    check_at_least(2, draws=draws)
+    pixels = model.image_size**2
+    bits = torch.tensor([bits_per_pixel(model, binarized(images, seed)) for seed in range(draws)], dtype=torch.double)
+    nats = pixels * math.log(2) * bits
+    return nats.mean().item(), nats.std().item() / math.sqrt(draws)
 
 
 def fingerprint(model: nn.Module) -> float:

@@ -50,6 +50,24 @@ def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
     return (tokens.float() + 0.5) / num_levels
 
 
+def binarize(images: Tensor, seed: int) -> Tensor:
+    """Draw black-and-white pixels: each is white with its grey value x / 255 as the probability.
+
+    This is how published figures on binary MNIST binarize "dynamically" (Salakhutdinov and Murray, 2008).
+
+    Args:
+        images: any shape, integers from 0 to 255.
+        seed: of the draws.
+
+    Returns:
+        Tokens of the same shape, int64, 0 or 1.
+    """
+    images = torch.as_tensor(images)
+    check_integers("images", images, 255)
+    draws = torch.rand(images.shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
+    return (draws * 255 < images).long()
+
+
 def rows_of(index, size: int) -> Tensor:
     """The numbers (...) of the examples that an index selects from `size` examples.
 

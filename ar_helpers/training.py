@@ -32,6 +32,7 @@ from .checks import (
 from .data import ImageSet, full_or_quick, quick_mode
 from .files import progress, read_tensors, write_tensors
 from .scoring import bits_per_pixel
+from .tokens import binarize
 
 QUICK_STEPS, QUICK_BATCH, QUICK_IMAGES = 10, 4, 2
 VAL_IMAGES = 500
@@ -55,6 +56,8 @@ class TrainConfig:
             black; not in the last fifth of the steps, so that a run ends on unchanged images. For whole images only.
         average: the decay of a running average of the weights, between 0 and 1. The averaged weights are validated and
             kept (Polyak and Juditsky, 1992). None keeps the last weights.
+        binarize: True draws the pixels of each batch anew, as `tokens.binarize` does. The data are then whole images at
+            256 levels, for a model of two.
         arithmetic: "float32", or "bfloat16" for torch's autocast, which is faster on some processors and most GPUs.
         seed: for the order of the data and for dropout. The caller initializes the model.
     """
@@ -68,13 +71,14 @@ class TrainConfig:
     muon_rate: float | None = None
     shift: int = 0
     average: float | None = None
+    binarize: bool | None = None
     arithmetic: str = "float32"
     seed: int = 0
 
     def __post_init__(self):
         for each in fields(self):  # NumPy's numbers become plain ones, which a card can hold
             value = getattr(self, each.name)
-            if each.type is not str and value is not None:
+            if each.type in (int, float, float | None) and value is not None:
                 plain = (whole_number if each.type is int else real_number)(each.name, value)
                 object.__setattr__(self, each.name, plain)
         check_at_least(1, steps=self.steps, batch_size=self.batch_size)
@@ -85,6 +89,7 @@ class TrainConfig:
         check_between(0, 1, warmup=self.warmup)
         if self.average is not None:
             check_between(0, 1, average=self.average)
+        check_agreement("binarize must be True or None", self.binarize in (True, None), self.binarize)
         check_choice("arithmetic", self.arithmetic, ("float32", "bfloat16"))
 
 
@@ -188,12 +193,15 @@ def fit(
     steps = full_or_quick(config.steps, min(config.steps, QUICK_STEPS))
     batch_size = full_or_quick(config.batch_size, min(config.batch_size, QUICK_BATCH))
     arithmetic = full_or_quick(config.arithmetic, "float32")  # some processors take ages over bfloat16
-    check_dataset(model, dataset)
+    check_dataset(model, dataset, 256 if config.binarize else model.num_levels)
     if val is not None:
         check_image_set("val", val, model.image_size)
         val = val.first(full_or_quick(VAL_IMAGES, QUICK_IMAGES))
     whole = not config.shift or not hasattr(dataset, "context_length")
+    suits = not config.binarize or (model.num_levels == 2 and not hasattr(dataset, "context_length"))
     check_agreement("shift must be 0 where the data are context windows", whole, config.shift)
+    asked = "binarize must be None unless the model has num_levels=2 and reads whole images"
+    check_agreement(asked, suits, config.binarize)
     compiled, model = model, uncompiled(model)
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bfloat16")
@@ -226,6 +234,8 @@ def fit(
             target = target.to(device, non_blocking=True)
             if config.shift and step <= 0.8 * steps:
                 inputs[0] = target = shifted(target, config.shift, config.seed + step)
+            if config.binarize:
+                inputs[0] = target = binarize(target, config.seed + step)
             with autocast:
                 logits = compiled(*inputs)
             losses = F.cross_entropy(logits.float().flatten(0, -2), target.flatten(), reduction="none")

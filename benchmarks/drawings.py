@@ -1,9 +1,10 @@
-"""How many of the shipped models' drawings a classifier reads as asked for, without any knob, and what they cover.
+"""The shipped models' drawings, judged by two readers of digits: legible, varied, and like written digits?
 
     python benchmarks/drawings.py [--work .work/drawings]
 
 Writes ar_helpers/records/drawings.json. A thousand drawings of each model, as many of each digit, with seeds that were
-fixed beforehand. About twenty minutes on two cores; interrupted, it goes on where it was.
+fixed beforehand and without temperature, top-k or top-p. About forty minutes on two cores; interrupted, it goes on
+where it was.
 """
 
 import argparse
@@ -15,36 +16,69 @@ from safetensors.torch import load_file, save_file
 
 import ar_helpers as ar
 from ar_helpers import metrics
-from ar_helpers.cards import RECORDS
+from ar_helpers.cards import RECORDS, card_names
 
-MODELS = ["conditional_mlp", "transformer_small", "transformer", "transformer_full"]
 SEEDS = range(2026, 2036)  # of a hundred drawings each
+SIZES = [100, 200, 500, 1000]  # of samples, to see how a measure depends on them
 
 
 def tables(record: dict) -> list[dict]:
-    """The record as the results page shows it."""
-    rows = []
-    for row in record["models"]:
-        share = row["recognized"] / record["count"]
-        error = (share * (1 - share) / record["count"]) ** 0.5
-        rows.append([row["model"], f"{share:.1%}", f"{error:.1%}", f"{row['coverage']:.1%}"])
-    return [{"heads": ["Model", "Read as asked for", "Standard error", "Coverage"], "rows": rows}]
+    """The record as the results page shows it: a table for each reader."""
+    found = []
+    for reader, accuracy in record["readers"].items():
+        rows = []
+        for row in record["models"]:
+            cells = [row["model"]]
+            for name in ("recognized", "frechet", "precision", "recall"):
+                number = row[reader][name]
+                form = "{:.2f}" if name == "frechet" else "{:.1%}"
+                cells.append(None if number is None else form.format(number))
+            if reader == "LeNet-5":
+                cells.append(f"{row['coverage']:.1%}")
+            rows.append(cells)
+        heads = ["Model", "Read as asked for", "Fréchet", "Precision", "Recall"]
+        heads += ["Coverage"] if reader == "LeNet-5" else []
+        note = f"Read by {reader}, which reads {accuracy:.2%} of the test images."
+        found.append({"heads": heads, "rows": rows, "note": note})
+    return found
 
 
-def draw(name: str, work: Path, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A thousand drawings (1000, 784) of a shipped model, and the digits asked for (1000,)."""
+def draw(name: str, work: Path, device: str) -> torch.Tensor:
+    """A thousand drawings (1000, 784) of a shipped model at 16 levels; a conditional model draws 0, 1, 2 and so on."""
     model, fingerprint = ar.load_pretrained(name).to(device), ar.load_card(name)["fingerprint"]
     labels, drawn = torch.arange(100) % 10, []
     for seed in SEEDS:
         path = work / f"{name}_{fingerprint:.6f}_{seed}.safetensors"
         if not path.exists():
-            print(f"{name}, seed {seed}", flush=True)
-            tokens = ar.generate(model, labels, seed=seed).tokens
+            common.note(f"{name}, seed {seed}")
+            tokens = ar.generate(model, labels if model.num_classes else None, count=100, seed=seed).tokens
             aside = path.with_suffix(".part")
             save_file({"tokens": tokens.to(torch.uint8)}, aside)
             aside.replace(path)
         drawn.append(load_file(path)["tokens"])
-    return torch.cat(drawn), labels.repeat(len(SEEDS))
+    return torch.cat(drawn).int() * 16 // model.num_levels
+
+
+def written(labels: torch.Tensor, digits: ar.Digits) -> torch.Tensor:
+    """Test images with these labels (1000,), as tokens: neither among the first, nor with an even number."""
+    images, found = digits.test.images[1::2], digits.test.labels[1::2]
+    rows = torch.empty_like(labels)
+    for label in labels.unique():
+        chosen = labels == label
+        rows[chosen] = (found == label).nonzero()[-chosen.sum() :, 0]
+    return ar.quantize(images[rows], 16).flatten(1)
+
+
+def readers(digits: ar.Digits) -> dict:
+    """The two readers, of which the second is trained here, and the share of the test images that each reads."""
+    torch.manual_seed(0)
+    second = metrics.MLPReader()
+    common.note("the second reader")
+    metrics.train_classifier(second, digits)
+    chosen = {"LeNet-5": metrics.load_classifier(), "MLP": second}
+    test = ar.quantize(digits.test.images, 16).flatten(1)
+    read = {name: metrics.judge(test, digits.test.labels, 16, reader).recognized for name, reader in chosen.items()}
+    return {name: (reader, read[name].double().mean().item()) for name, reader in chosen.items()}
 
 
 def main() -> None:
@@ -54,24 +88,32 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
-    classifier = metrics.load_classifier()
-    count = 100 * len(SEEDS)
-    even, odd = digits.test.images[::2], digits.test.images[1::2]  # to be covered; to compare with
-    even_labels, odd_labels = digits.test.labels[::2], digits.test.labels[1::2]
-    to_cover = metrics.judge(ar.quantize(even, 16).flatten(1), even_labels, 16, classifier).features
+    judges = readers(digits)
+    even = ar.quantize(digits.test.images[::2], 16).flatten(1), digits.test.labels[::2]  # to be covered
+    to_cover = metrics.judge(*even, 16).features
 
-    def score(name: str, tokens: torch.Tensor, labels: torch.Tensor) -> dict:
-        verdict = metrics.judge(tokens, labels, 16, classifier)
-        covered = metrics.coverage(verdict.features, labels, to_cover, even_labels)
-        return {"model": name, "recognized": int(verdict.recognized.sum()), "coverage": covered}
+    def score(name: str, tokens: torch.Tensor, labels: torch.Tensor, asked: bool = True) -> dict:
+        row = {"model": name}
+        for reader, (classifier, _) in judges.items():
+            row[reader] = metrics.compare_drawings(tokens, labels, 16, digits, classifier)
+            row[reader]["recognized"] = row[reader]["recognized"] if asked else None
+        parts = {size: metrics.compare_drawings(tokens[:size], labels[:size], 16, digits) for size in SIZES}
+        row["by_size"] = [{"size": size} | part for size, part in parts.items()]
+        features = metrics.judge(tokens, labels, 16).features
+        return row | {"coverage": metrics.coverage(features, labels, to_cover, even[1])}
 
-    chosen = torch.cat([(odd_labels == label).nonzero()[: count // 10, 0] for label in range(10)])
-    rows = [score("written digits", ar.quantize(odd[chosen], 16).flatten(1), odd_labels[chosen])]
-    rows += [score(name, *draw(name, options.work, device)) for name in MODELS]
-    record = common.machine(device) | {"count": count, "models": rows}
+    labels = torch.arange(100).repeat(len(SEEDS)) % 10
+    rows = [score("written digits", written(labels, digits), labels)]
+    for name in card_names():
+        card = ar.load_card(name)
+        if card["config"]["num_levels"] > 2:  # black-and-white drawings are of another kind
+            rows.append(score(name, draw(name, options.work, device), labels, card["config"]["num_classes"] > 0))
+    accuracies = {reader: accuracy for reader, (_, accuracy) in judges.items()}
+    record = common.machine(device) | {"count": len(labels), "readers": accuracies, "models": rows}
     record["tables"] = tables(record)
     common.write(RECORDS / "drawings.json", record)
-    common.print_table(**record["tables"][0])
+    for table in record["tables"]:
+        common.print_table(**table)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torchvision import datasets
 
 import ar_helpers as ar
 from ar_helpers import data
+from ar_helpers.tokens import binarize
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -75,6 +76,21 @@ def test_quantize_and_dequantize_keep_any_shape(shape):
     assert ar.quantize(torch.zeros(shape), 16).shape == shape
     grey = ar.dequantize(tokens, 16)
     assert (grey.shape, grey.dtype) == (shape, torch.float32)
+
+
+def test_binarized_pixels_are_white_as_often_as_their_grey_value_says():
+    grey = ALL_PIXELS.repeat(4000, 1)
+    tokens = binarize(grey, seed=3)
+    assert torch.equal(tokens, binarize(grey, seed=3))
+    assert not torch.equal(tokens, binarize(grey, seed=4))
+    assert set(tokens.unique().tolist()) == {0, 1}
+    share, expected = tokens.double().mean(0), ALL_PIXELS / 255
+    assert (share[0], share[-1]) == (0, 1)
+    assert ((share - expected).abs() <= 5 * (expected * (1 - expected) / 4000).sqrt()).all()
+    with pytest.raises(ValueError, match="images must be from 0 to 255, not 256"):
+        binarize(torch.tensor([256]), 0)
+    with pytest.raises(TypeError, match="images must be a tensor of integers"):
+        binarize(torch.zeros(3), 0)
 
 
 def test_quantize_takes_numpy_arrays():

@@ -2,7 +2,9 @@
 
 import ast
 import json
+import math
 import re
+import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 import ar_helpers as ar
 from ar_helpers import cards, cli, models, recipes, scoring, training
+from ar_helpers.tokens import binarize
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ar_helpers"
@@ -233,6 +236,23 @@ def test_pixel_bits_are_minus_log2_of_the_probabilities_and_the_yardstick_is_the
         probabilities, _ = ar.prediction_maps(model.eval().image_logits(tokens, images.labels), tokens)
     torch.testing.assert_close(bits, -probabilities.log2(), rtol=1e-4, atol=1e-5)
     assert ar.bits_per_pixel(model, images) == pytest.approx(bits.mean().item(), rel=1e-6)
+
+
+def test_binary_nats_are_the_mean_over_draws_and_its_standard_error():
+    torch.manual_seed(0)
+    model = ar.PixelTransformer(2, 3, 0, width=8, depth=1, heads=2)
+    images = ar.ImageSet(torch.randint(256, (7, 3, 3), dtype=torch.uint8), torch.zeros(7, dtype=torch.long))
+    found = []
+    for seed in range(4):
+        tokens = binarize(images.images, seed).flatten(1)
+        found.append(ar.pixel_bits(model, tokens).double().sum(1).mean().item() * math.log(2))
+    mean, error = scoring.binary_nats(model, images, draws=4)
+    assert mean == pytest.approx(statistics.mean(found), rel=1e-5)
+    assert error == pytest.approx(statistics.stdev(found) / 2, rel=1e-3)
+    with pytest.raises(ValueError, match="model must have num_levels=2, not 4"):
+        scoring.binary_nats(ar.PixelTransformer(4, 3, width=8, depth=1, heads=2), images)
+    with pytest.raises(ValueError, match="draws must be at least 2, not 1"):
+        scoring.binary_nats(model, images, draws=1)
 
 
 def test_a_chapter_spells_out_the_recipe_that_the_table_has():

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from scipy import linalg
 
 import ar_helpers as ar
@@ -196,10 +197,17 @@ def test_jitter_moves_a_little_and_keeps_the_range(digits):
 
 def test_training_it_learns_and_is_reproducible(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "full_or_quick", lambda full, quick: 256)
-    cards = [metrics.train_classifier(digits, tmp_path / f"{i}.safetensors", epochs=20) for i in (0, 1)]
-    assert cards[0]["val_accuracy"] > 0.5
-    assert {**cards[0], "seconds": 0} == {**cards[1], "seconds": 0}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
+    for kind in (metrics.LeNet5, metrics.MLPReader):
+        cards = []
+        for path in (tmp_path / "0.safetensors", tmp_path / "1.safetensors"):
+            torch.manual_seed(0)
+            classifier = kind()
+            cards.append(metrics.train_classifier(classifier, digits, epochs=20))
+            metrics.save_classifier(classifier, path, cards[-1])
+        assert cards[0]["val_accuracy"] > 0.5
+        assert {**cards[0], "seconds": 0} == {**cards[1], "seconds": 0}
+        first, second = (load_file(tmp_path / f"{i}.safetensors") for i in (0, 1))
+        assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path, monkeypatch):

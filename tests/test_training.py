@@ -239,6 +239,7 @@ def test_quick_mode_takes_a_few_steps_whatever_the_recipe_says(monkeypatch):
         ("muon_rate", 0),
         ("shift", -1),
         ("average", 1),
+        ("binarize", False),
         ("arithmetic", "float16"),
     ],
 )
@@ -457,6 +458,52 @@ def test_shifted_images_are_the_images_moved_by_up_to_that_many_pixels():
         assert len(fits) == 1
         found |= set(fits)
     assert len(found) == 9
+
+
+def black_and_white():
+    torch.manual_seed(0)
+    return ar.PixelTransformer(2, 4, 0, width=16, depth=1, heads=2, dropout=0.25)
+
+
+def test_a_run_on_binarized_images_resumes_to_the_same_bits(tmp_path):
+    grey = torch.randint(256, (8, 16), generator=torch.Generator().manual_seed(0))
+    config = replace(CONFIG, steps=12, batch_size=4, binarize=True)
+
+    def trained(resume=None, **changes):
+        model = black_and_white()
+        history = ar.fit(model, ar.TokenImages(grey), replace(config, **changes), resume=resume)
+        return model, without_seconds(history)
+
+    path = tmp_path / "state.safetensors"
+    whole, history = trained()
+    with interrupted_at(6):
+        trained(path)
+    again, again_history = trained(path)
+    assert same_weights(again, whole)
+    assert again_history == history
+    assert not same_weights(trained(seed=1)[0], whole)
+
+
+def test_each_step_binarizes_its_batch_anew(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training, "binarize", lambda images, seed: drawn.append((images, seed)) or images // 128)
+    grey = torch.randint(256, (4, 16), generator=torch.Generator().manual_seed(0))
+    config = replace(CONFIG, steps=5, batch_size=2, binarize=True, seed=40)
+    ar.fit(black_and_white(), ar.TokenImages(grey), config, quiet=True)
+    assert [seed for _, seed in drawn] == [41, 42, 43, 44, 45]
+    rows = {tuple(row) for row in grey.tolist()}
+    assert all(tuple(image) in rows for images, _ in drawn for image in images.tolist()), "the grey images each time"
+
+
+def test_only_models_of_two_levels_that_read_whole_images_are_trained_on_binarized_images():
+    asked = "binarize must be None unless the model has num_levels=2 and reads whole images, not True"
+    config = replace(CONFIG, binarize=True)
+    pixels = torch.zeros(4, 16, dtype=torch.long)
+    with pytest.raises(ValueError, match=asked):
+        ar.fit(build(ar.PixelTransformer), ar.TokenImages(pixels, torch.zeros(4, dtype=torch.long)), config)
+    model = build(ar.OneHotMLP, num_levels=2)
+    with pytest.raises(ValueError, match=asked):
+        ar.fit(model, ar.ContextWindows(pixels, context_length=4, num_levels=2), config)
 
 
 def test_windows_are_not_shifted():
