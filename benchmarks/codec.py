@@ -54,7 +54,7 @@ WAYS = {  # name: (images that step together, threads, environment); the first i
 
 @torch.inference_mode()
 def step(model: torch.nn.Module, tokens: torch.Tensor, labels: torch.Tensor | None) -> np.ndarray:
-    """The integers (B, N, K) of images (B, N), pixel by pixel in the order of drawing, in the model's own arithmetic."""
+    """The integers (B, N, K) of images (B, N), pixel by pixel as they are drawn, in the model's own arithmetic."""
     order, cache, found = drawing_order(model), ar.Cache(), []
     in_order = tokens[:, order]
     for t in range(len(order)):
@@ -315,7 +315,8 @@ def main() -> None:
     options = parser.parse_args()
     work, count = options.work, options.count
     if options.probe:
-        return probe(*options.probe, work)
+        probe(*options.probe, work)
+        return
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     digits = ar.load_images()

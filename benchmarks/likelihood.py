@@ -22,10 +22,10 @@ from ar_helpers.cards import RECORDS, card_names
 def tables(record: dict) -> list[dict]:
     """The record as the results page shows it."""
     rows = []
-    for row in sorted(record["models"], key=lambda row: -row["told"]):
-        guessed = None if row["guessed"] is None else f"{row['guessed']:.1%}"
-        rows.append([row["model"], f"{row['told']:.4f}", f"{row['mixture']:.4f}", guessed])
-    return [{"heads": ["Model", "Told the label", "Mixture", "Label guessed"], "rows": rows}]
+    for name, row in sorted(record["models"].items(), key=lambda pair: -pair[1]["told"]):
+        bits = [f"{row[kind]:.4f}" for kind in ("told", "mixture")]
+        rows.append([name, f"{row['images']:,}", *bits, f"{row['guessed']:.1%}"])
+    return [{"heads": ["Model", "Test images", "Told the label", "Mixture", "Label guessed"], "rows": rows}]
 
 
 def score(name: str, images: ar.ImageSet, device: str) -> dict:
@@ -41,7 +41,7 @@ def score(name: str, images: ar.ImageSet, device: str) -> dict:
     mixture = math.log2(bits.shape[1]) - torch.logsumexp(-bits * math.log(2), dim=1) / math.log(2)
     pixels = tokens.shape[1]
     return {
-        "model": name,
+        "images": len(tokens),
         "told": told.mean().item() / pixels,
         "mixture": mixture.mean().item() / pixels,
         "guessed": (bits.argmin(1) == labels).double().mean().item(),
@@ -51,22 +51,26 @@ def score(name: str, images: ar.ImageSet, device: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000, help="the first test images, so many")
+    words = (
+        "the first test images, so many; all of them for models of 256 levels, which are compared with published ones"
+    )
+    parser.add_argument("--images", type=int, default=1000, help=words)
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "likelihood")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
-    rows = []
+    rows = {}
     for name in card_names():
         card = ar.load_card(name)
         if not card["config"]["num_classes"]:
             continue
-        path = options.work / f"{name}_{card['fingerprint']:.6f}_{options.images}.json"
+        images = len(digits.test.images) if card["config"]["num_levels"] == 256 else options.images
+        path = options.work / f"{name}_{card['fingerprint']:.6f}_{images}.json"
         if not path.exists():
-            common.write(path, score(name, digits.test.first(options.images), device))
-        rows.append(json.loads(path.read_text()))
-    record = common.machine(device) | {"images": options.images, "models": rows}
+            common.write(path, score(name, digits.test.first(images), device))
+        rows[name] = json.loads(path.read_text())
+    record = common.machine(device) | {"models": rows}
     record["tables"] = tables(record)
     common.write(RECORDS / "likelihood.json", record)
     common.print_table(**record["tables"][0])

@@ -9,6 +9,8 @@ FORMAT is Python's, as in {:.3f}, or {duration}; without it, numbers get thousan
 the chapter that builds the model, `chapter` is that chapter's number. Options: `sort: key` or `sort: -key`, and
 `chapters`, which leaves out models that no chapter is named after. A field that a record lacks shows as a dash.
 
+    {literature} TASK    the rows of book/published.json for a task, ours among them, sorted by their figures
+
     {ladder}    for each model that a chapter is named after, its picture book/_static/samples/NAME.png over the title
                 of that chapter and the model's score
 """
@@ -121,6 +123,30 @@ class RecordTable(Records):
         return [table, nodes.paragraph("", note)] if note else [table]
 
 
+class Literature(Records):
+    """Published figures, typed in book/published.json, beside ours, which its entries `from` find in records."""
+
+    required_arguments = 1
+
+    def run(self):
+        (rows,) = self.records("book/published.json")
+        chosen = [row | {"figure": self.figure(row)} for row in rows if row["task"] == self.arguments[0]]
+        lines = ["| Model | Protocol | Figure | Source |", "|:--|:--|--:|:--|"]
+        for row in sorted((row for row in chosen if row["figure"]), key=lambda row: -row["figure"]):
+            source, figure = row.get("source"), row["figure"]
+            cite = f"{{cite:t}}`{source}`" if source else "this book"
+            digits = 2 if figure > 10 else 3 if "from" in row or round(figure, 2) != figure else 2
+            lines.append(f"| {row['model']} | {row['protocol']} | {figure:.{digits}f} | {cite} |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+    def figure(self, row):
+        """The published figure, or ours; None as long as ours has not been measured."""
+        if "from" not in row:
+            return row["figure"]
+        path, key = row["from"]
+        return next((value(record, key) for record in self.records(path)), None)
+
+
 class Ladder(Records):
     def run(self):
         ladder = nodes.container(classes=["ladder"])
@@ -140,5 +166,6 @@ class Ladder(Records):
 
 def setup(app):
     app.add_directive("record-table", RecordTable)
+    app.add_directive("literature", Literature)
     app.add_directive("ladder", Ladder)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
