@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .cards import CHECKPOINTS
 from .checks import check_agreement, check_labels, check_range, check_tokens
-from .data import Digits, full_or_quick
+from .data import Digits, ImageSet, full_or_quick
 from .files import progress, read_tensors, write_tensors
 from .sampling import generate
 from .tokens import dequantize, quantize
@@ -173,15 +173,15 @@ def judge_drawings(model: nn.Module, digits: Digits, count: int = 1000, seed: in
     """Let a model draw, and compare its drawings with as many test images; see `compare_drawings`.
 
     Args:
-        model: any model of images of 28 x 28 pixels, on any device. A conditional model draws the labels of the first
-            `count` test images.
+        model: any model of images of 28 x 28 pixels, on any device. A conditional model draws the labels of `count`
+            test images.
         digits: the images; `train` and `test` serve.
         count: how many drawings, from 4 to the number of test images.
         seed: of the drawings.
     """
     check_agreement("model must be of images of 28 x 28 pixels", model.image_size == 28, model.image_size)
     check_range(4, len(digits.test.labels), count=count)
-    labels, drawn = digits.test.labels[:count], []
+    labels, drawn = _shuffled(digits.test).labels[:count], []
     for part, asked in enumerate(labels.split(100)):
         given = {"labels": asked} if model.num_classes else {"count": len(asked)}
         drawn.append(generate(model, **given, seed=seed + part).tokens)
@@ -195,7 +195,8 @@ def compare_drawings(
     """Compare drawings with test images of the same labels, in the features of a classifier.
 
     Each measure comes with its floor, the result of written digits: training images of the same labels take the place
-    of the drawings. For the share that is read as its label, the floor is that of the test images.
+    of the drawings. For the share that is read as its label, the floor is that of the test images. The written digits
+    are a random choice, always the same, because the first half of MNIST's test images is easier than the second.
 
     Args:
         tokens: (B, 784) integers, the drawings.
@@ -209,7 +210,8 @@ def compare_drawings(
     """
     classifier = load_classifier() if classifier is None else classifier
     drawn, written = judge(tokens, labels, num_levels, classifier), {}
-    for name, part in (("train", digits.train), ("test", digits.test)):
+    for name in ("train", "test"):
+        part = _shuffled(getattr(digits, name))
         rows = _rows_with(labels, part.labels, f"digits.{name}")
         pixels = quantize(part.images[rows], num_levels).flatten(1)
         written[name] = judge(pixels, labels, num_levels, classifier)
@@ -220,6 +222,12 @@ def compare_drawings(
         found[f"frechet{name}"] = frechet_distance(verdict.features, target)
         found[f"precision{name}"], found[f"recall{name}"] = precision_recall(verdict.features, target)
     return found
+
+
+def _shuffled(images: ImageSet) -> ImageSet:
+    """The images in an order that is random, but always the same."""
+    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(0))
+    return ImageSet(images.images[order], images.labels[order])
 
 
 def _rows_with(labels: Tensor, of: Tensor, name: str) -> Tensor:

@@ -37,15 +37,15 @@ from ar_helpers.scoring import drawing_order
 
 LEVELS = 16
 PROBED = ["conditional_mlp", "transformer_small"]
-PROBED_IMAGES = 4
+PROBED_IMAGES = [0, 10, 20, 30]  # from both halves of a batch, which two threads share
 PLAIN = {"ATEN_CPU_CAPABILITY": "default"}  # read by torch when it starts
 WAYS = {  # name: (images that step together, threads, environment); the first is what the others are compared with
     "a batch of 32, one thread": (32, 1, {}),
     "a batch of 1": (1, 1, {}),
     "two threads": (32, 2, {}),
     "AVX2": (32, 1, {"ATEN_CPU_CAPABILITY": "avx2"}),
-    "no vector instructions in torch": (32, 1, PLAIN),
-    "and none beyond SSE2 in MKL": (32, 1, PLAIN | {"MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
+    "torch without AVX2": (32, 1, PLAIN),
+    "torch and MKL without AVX2": (32, 1, PLAIN | {"MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
 }
 
 
@@ -225,40 +225,43 @@ def guess(train: torch.Tensor, tokens: torch.Tensor) -> list[dict]:
 # --- Other arithmetic -------------------------------------------------------------------------------------------------
 
 
-def probe(name: str, way: str, dtype: str, folder: Path) -> None:
-    """In a process of its own: the integers of the first images in one way, and whether the first way's file opens."""
+def probe(name: str, way: str, dtype: str, path: Path) -> None:
+    """In a process of its own: the integers of a few images in one way, and whether the codec's file opens."""
     batch, threads, _ = WAYS[way]
     torch.set_num_threads(threads)
     digits = ar.load_images()
     tokens = ar.quantize(digits.test.images[: codec.BATCH], LEVELS).flatten(1).long()
-    labels, model = digits.test.labels[: codec.BATCH], ar.load_pretrained(name)
-    packed, opens = folder / f"{name}.code", None
-    if dtype == "float64" and not packed.exists():
-        packed.write_bytes(codec.encode(model, tokens[:PROBED_IMAGES]))
+    labels, model, few = digits.test.labels[: codec.BATCH], ar.load_pretrained(name), tokens[PROBED_IMAGES]
+    packed, opens = path.parent / f"{name}.code", None
     if dtype == "float64":
+        if not packed.exists():
+            packed.write_bytes(codec.encode(model, few))
         try:
-            opens = torch.equal(codec.decode(model, packed.read_bytes(), PROBED_IMAGES), tokens[:PROBED_IMAGES])
+            opens = torch.equal(codec.decode(model, packed.read_bytes(), len(few)), few)
         except OSError:
             opens = False
     model = model.to(getattr(torch, dtype))
-    parts = [slice(0, batch)] if batch > 1 else [slice(i, i + 1) for i in range(PROBED_IMAGES)]
-    integers = np.concatenate([step(model, tokens[part], labels[part]) for part in parts])[:PROBED_IMAGES]
-    print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "opens": opens}))
-    np.save(folder / "integers.npy", integers)
+    if batch == 1:
+        integers = np.concatenate([step(model, tokens[[i]], labels[[i]]) for i in PROBED_IMAGES])
+    else:
+        integers = step(model, tokens[:batch], labels[:batch])[PROBED_IMAGES]
+    np.save(path.with_suffix(".npy"), integers)
+    common.write(path, {"capability": torch.backends.cpu.get_cpu_capability(), "opens": opens})
 
 
 def disturb(name: str, work: Path) -> list[dict]:
     """How many integers differ from the first way's, for each way and number format."""
     rows, first = [], {}
-    (work / f"{name}.code").unlink(missing_ok=True)
     for dtype in ("float32", "float64"):
-        for way, (_, _, environment) in WAYS.items():
-            common.note(f"{name}, {dtype}, {way}")
-            command = [sys.executable, __file__, "--work", work, "--probe", name, way, dtype]
-            run = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
-            integers = np.load(work / "integers.npy")
+        for number, (way, (_, _, environment)) in enumerate(WAYS.items()):
+            path = work / f"{name}_{dtype}_{number}.json"
+            if not path.exists():
+                common.note(f"{name}, {dtype}, {way}")
+                command = [sys.executable, __file__, "--work", path, "--probe", name, way, dtype]
+                subprocess.run(command, env=os.environ | environment, check=True)
+            integers = np.load(path.with_suffix(".npy"))
             first.setdefault(dtype, integers)
-            row = {"way": way, "dtype": dtype} | json.loads(run.stdout.splitlines()[-1])
+            row = {"way": way, "dtype": dtype} | json.loads(path.read_text())
             rows.append(row | differences(integers, first[dtype]))
     across = {"way": "float64 instead of float32", "dtype": "both"} | differences(first["float64"], first["float32"])
     return [*rows, across]
@@ -337,8 +340,7 @@ def main() -> None:
         rivals[name] = kept(path, lambda pictures=pictures, levels=levels: compare(pictures.numpy(), levels))
     train = ar.quantize(digits.train.images, LEVELS).flatten(1).long()
     guessers = {name: guess(train, sets[name][0].flatten(1).long()) for name in ("same", "test")}
-    probed = [name for name in PROBED if name in options.models]
-    other = {name: kept(work / f"{name}_disturbed.json", lambda name=name: disturb(name, work)) for name in probed}
+    other = {name: disturb(name, work) for name in options.models if name in PROBED}
     record = common.machine() | {"count": count, "models": models, "rivals": rivals, "guessers": guessers}
     record |= {"probed_images": PROBED_IMAGES, "arithmetic": other}
     record["tables"] = tables(record)

@@ -60,13 +60,12 @@ def draw(name: str, work: Path, device: str) -> torch.Tensor:
 
 
 def written(labels: torch.Tensor, digits: ar.Digits) -> torch.Tensor:
-    """Test images with these labels (1000,), as tokens: neither among the first, nor with an even number."""
-    images, found = digits.test.images[1::2], digits.test.labels[1::2]
+    """Validation images with these labels (1000,), as tokens: they serve nowhere else."""
     rows = torch.empty_like(labels)
     for label in labels.unique():
         chosen = labels == label
-        rows[chosen] = (found == label).nonzero()[-chosen.sum() :, 0]
-    return ar.quantize(images[rows], 16).flatten(1)
+        rows[chosen] = (digits.val.labels == label).nonzero()[: chosen.sum(), 0]
+    return ar.quantize(digits.val.images[rows], 16).flatten(1)
 
 
 def readers(digits: ar.Digits) -> dict:
@@ -107,7 +106,7 @@ def main() -> None:
     for name in card_names():
         card = ar.load_card(name)
         if card["config"]["num_levels"] > 2:  # black-and-white drawings are of another kind
-            rows.append(score(name, draw(name, options.work, device), labels, card["config"]["num_classes"] > 0))
+            rows.append(score(name, draw(name, options.work, device), labels, card["config"].get("num_classes", 0) > 0))
     accuracies = {reader: accuracy for reader, (_, accuracy) in judges.items()}
     record = common.machine(device) | {"count": len(labels), "readers": accuracies, "models": rows}
     record["tables"] = tables(record)

@@ -63,7 +63,7 @@ def main() -> None:
     rows = {}
     for name in card_names():
         card = ar.load_card(name)
-        if not card["config"]["num_classes"]:
+        if not card["config"].get("num_classes"):
             continue
         images = len(digits.test.images) if card["config"]["num_levels"] == 256 else options.images
         path = options.work / f"{name}_{card['fingerprint']:.6f}_{images}.json"
