@@ -8,7 +8,6 @@ from .data import Digits, ImageSet, claims, full_or_quick, load_images
 from .models import (
     Cache,
     ConditionalMLP,
-    GreyTransformer,
     NestedTransformer,
     OneHotMLP,
     PatchTransformer,
@@ -27,7 +26,6 @@ __all__ = [
     "ConditionalMLP",
     "ContextWindows",
     "Digits",
-    "GreyTransformer",
     "History",
     "ImageSet",
     "Inpainted",

@@ -1,6 +1,6 @@
 """What the shipped models' likelihoods are when they are told the label of an image, and when they are not.
 
-    python benchmarks/likelihood.py [--images 1000] [--work .work/likelihood]
+    python benchmarks/likelihood.py [--images 500] [--work .work/likelihood]
 
 Writes ar_helpers/records/likelihood.json. A model that is not told the label gives an image the mean of its
 probabilities under the ten labels: its mixture. About an hour on two cores; interrupted, it goes on with the model
@@ -54,7 +54,7 @@ def main() -> None:
     words = (
         "the first test images, so many; all of them for models of 256 levels, which are compared with published ones"
     )
-    parser.add_argument("--images", type=int, default=1000, help=words)
+    parser.add_argument("--images", type=int, default=500, help=words)
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "likelihood")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

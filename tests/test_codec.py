@@ -20,7 +20,6 @@ MODELS = {
     "conditional": lambda: ar.ConditionalMLP(image_size=6, hidden_size=8, context_length=5, num_levels=256),
     "transformer": lambda: ar.PixelTransformer(image_size=6, width=16, depth=2, heads=2),
     "unconditional": lambda: ar.PixelTransformer(image_size=6, width=16, depth=1, heads=2, num_classes=0, stem=False),
-    "all greys": lambda: ar.GreyTransformer(image_size=6, num_classes=3, width=16, depth=1, heads=2),
     "patches": lambda: patches(ar.PatchTransformer),
     "independent": lambda: patches(ar.PatchTransformer, independent=True),
     "nested": lambda: patches(ar.NestedTransformer),

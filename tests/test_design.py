@@ -36,7 +36,7 @@ LAYERS = [
     "metrics",
 ]
 LAYERS += ["cli", "__main__", "__init__"]
-MODEL_LAYERS = ["base", "windows", "transformer", "patches", "greys", "__init__"]
+MODEL_LAYERS = ["base", "windows", "transformer", "patches", "__init__"]
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -111,7 +111,6 @@ OF_EVERY_KIND = {
     "positional": (ar.PositionalMLP, WINDOW),
     "conditional": (ar.ConditionalMLP, WINDOW | {"num_classes": 2}),
     "transformer": (ar.PixelTransformer, SEQUENCE),
-    "all greys": (ar.GreyTransformer, SEQUENCE),
     "patches": (ar.PatchTransformer, SEQUENCE),
     "independent patches": (ar.PatchTransformer, SEQUENCE | {"independent": True}),
     "nested": (ar.NestedTransformer, SEQUENCE | {"inner_width": 8, "inner_heads": 2}),

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import ar_helpers as ar
-from ar_helpers.models.greys import GreyOutput, GreyStem
 from ar_helpers.models.transformer import Attention, neighbour_places
 
 MLPS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
@@ -19,7 +17,6 @@ TRANSFORMERS = {
     "plain transformer": {"num_classes": 4, "stem": False},
     "unconditional transformer": {"num_classes": 0},
     "transformer without positions": {"num_classes": 4, "positions": "none"},
-    "grey transformer": {"num_classes": 4},
 }
 every_mlp = pytest.mark.parametrize("model_class", MLPS)
 every_transformer = pytest.mark.parametrize("model_class", TRANSFORMERS)
@@ -31,8 +28,7 @@ def build(model_class, num_levels=3, image_size=3, context_length=4, **more):
     torch.manual_seed(0)
     if model_class in TRANSFORMERS:
         sizes = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
-        kind = ar.GreyTransformer if model_class == "grey transformer" else ar.PixelTransformer
-        model = kind(num_levels, image_size, **TRANSFORMERS[model_class] | sizes | more)
+        model = ar.PixelTransformer(num_levels, image_size, **TRANSFORMERS[model_class] | sizes | more)
     else:
         more = {"num_classes": 4} | more if model_class is ar.ConditionalMLP else more
         model = model_class(num_levels, image_size, context_length, hidden_size=16, dropout=0.5, **more)
@@ -234,36 +230,6 @@ def test_the_stem_sees_the_thirteen_neighbours_and_start_tokens_outside():
         wanted = torch.cat([left, above.flatten()])
         assert sorted(seen[t].tolist()) == sorted(wanted.tolist())
         assert seen[t].max() <= t  # nothing of pixel t or later
-
-
-def test_the_tables_of_all_greys_are_curves_and_a_row_for_each_level():
-    torch.manual_seed(0)
-    stem = GreyStem(neighbour_places(5), 7, 3).double()
-    nn.init.normal_(stem.own)
-    padded = torch.randint(7, (2, 25))
-    padded[:, 0] = 7  # the start token
-    found = stem(padded, 0, 25)
-    assert stem.curves.shape == (8, 7 + 2)
-    for b, t in ((0, 0), (1, 13), (0, 24)):
-        expected = 0
-        for n, place in enumerate(neighbour_places(5)[t].tolist()):
-            token = padded[b, place].item()
-            value = (token + 0.5) / 7
-            features = [math.cos(math.pi * value * c) if token < 7 else 0 for c in range(7)]
-            features = torch.tensor([*features, token == 7, token == 0], dtype=torch.double)
-            expected = expected + features @ stem.smooth[n] + stem.own[n, token]
-        torch.testing.assert_close(found[b, t], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_the_output_of_all_greys_is_curves_and_a_row_for_each_level():
-    torch.manual_seed(0)
-    output, x = GreyOutput(5, 9).double(), torch.randn(2, 5, dtype=torch.double)
-    for parameter in output.parameters():
-        nn.init.normal_(parameter)
-    for level in range(9):
-        curves = [math.cos(math.pi * (level + 0.5) / 9 * c) for c in range(9)]
-        weights = output.own[level] + torch.tensor(curves, dtype=torch.double) @ output.smooth.weight
-        torch.testing.assert_close(output(x)[:, level], x @ weights + output.bias[level], rtol=1e-5, atol=1e-5)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------

@@ -294,6 +294,23 @@ def test_search_works_from_disk(site, browser):
     assert not problems, "\n".join(problems)
 
 
+def test_published_figures_stand_beside_ours_in_order(site):
+    page = re.sub(r"\s+", " ", (site / "book" / "results.html").read_text(encoding="utf-8"))
+    published = json.loads((ROOT / "book" / "published.json").read_text(encoding="utf-8"))
+    tables = [table for table in re.findall(r"<table.*?</table>", page) if "Protocol" in table]
+    assert len(tables) == len({row["task"] for row in published}) == 3
+    for table in tables:
+        rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", table)[1:]]
+        figures = [float(re.sub("<.*?>", "", figure)) for _, _, figure, _ in rows]
+        assert figures == sorted(figures, reverse=True)
+        assert all(re.sub("<.*?>", "", cell).strip() for row in rows for cell in row)
+    for row in published:
+        if "from" not in row:
+            assert f"{row['figure']:.3f}".rstrip("0") in "".join(tables), row
+    card = json.loads((ROOT / "ar_helpers/checkpoints/transformer_full.json").read_text(encoding="utf-8"))
+    assert f"{card['scores']['test_bits_per_pixel']:.3f}" in tables[2]
+
+
 def test_search_results_show_text_without_markup(address, browser):
     page = browser.new_page()
     page.goto(f"{address}/search.html?q=entropy", wait_until="load")
