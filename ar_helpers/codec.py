@@ -97,7 +97,7 @@ def encode(model: nn.Module, tokens: Tensor) -> bytes:
         tokens: (B, N) integers, whole images in raster order, B at least 1.
 
     Returns:
-        About as many bits as the model's score says, and at most a word of 32 more.
+        About as many bits as the model's score says, and some 40 more to end the code.
     """
     check_tokens("tokens", tokens, model.num_levels, model.image_size**2, model.image_size**2)
     labels, coder = cheapest_labels(model, tokens), constriction.stream.queue.RangeEncoder()
