@@ -165,15 +165,19 @@ def pictures_formats(levels: int) -> dict[str, Callable[[np.ndarray], bytes]]:
     """Formats for pictures: each from tokens (H, W), uint8, to bytes. Where there is a choice of form, the smaller."""
     scale = 255 // (levels - 1)
     depths = (4, 8) if levels == 16 else (8,)
+
+    def smaller(make: Callable[[np.ndarray], bytes]) -> Callable[[np.ndarray], bytes]:
+        return lambda tokens: min((make(tokens * factor) for factor in {1, scale}), key=len)
+
     formats = {
         "PNG, 8 bits, by Pillow": lambda tokens: by_pillow(tokens * scale, "PNG", optimize=True),
         "PNG": lambda tokens: min((png(tokens if d == 4 else tokens * scale, d) for d in depths), key=len),
-        "WebP": lambda tokens: by_pillow(tokens * scale, "WebP", lossless=True, method=6, quality=100),
+        "WebP": smaller(lambda picture: by_pillow(picture, "WebP", lossless=True, method=6, quality=100)),
     }
     if importlib.util.find_spec("imagecodecs"):
         import imagecodecs
 
-        formats["JPEG XL"] = lambda tokens: imagecodecs.jpegxl_encode(tokens * scale, lossless=True, effort=9)
+        formats["JPEG XL"] = smaller(lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=9))
     return formats
 
 
