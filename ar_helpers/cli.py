@@ -216,7 +216,7 @@ def _sizes(recipe: recipes.Recipe, arguments: argparse.Namespace, digits: data.D
         height, width = digits.train.images.shape[1:]
         check_agreement(f"the images in {digits.name} must be square", height == width, f"{height} x {width}")
         sizes["image_size"] = height
-        if "num_classes" in allowed:
+        if "num_classes" in allowed and sizes.get("num_classes") != 0:  # which asks for a model without labels
             sizes["num_classes"] = max(int(part.labels.max()) for part in digits) + 1
     return sizes
 

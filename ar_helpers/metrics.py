@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .cards import CHECKPOINTS
 from .checks import check_agreement, check_labels, check_range, check_tokens
-from .data import Digits, ImageSet, full_or_quick
+from .data import Digits, full_or_quick
 from .files import progress, read_tensors, write_tensors
 from .sampling import generate
 from .tokens import dequantize, quantize
@@ -181,7 +181,7 @@ def judge_drawings(model: nn.Module, digits: Digits, count: int = 1000, seed: in
     """
     check_agreement("model must be of images of 28 x 28 pixels", model.image_size == 28, model.image_size)
     check_range(4, len(digits.test.labels), count=count)
-    labels, drawn = _shuffled(digits.test).labels[:count], []
+    labels, drawn = digits.test.labels[_order(len(digits.test.labels), 0)[:count]], []
     for part, asked in enumerate(labels.split(100)):
         given = {"labels": asked} if model.num_classes else {"count": len(asked)}
         drawn.append(generate(model, **given, seed=seed + part).tokens)
@@ -210,9 +210,8 @@ def compare_drawings(
     """
     classifier = load_classifier() if classifier is None else classifier
     drawn, written = judge(tokens, labels, num_levels, classifier), {}
-    for name in ("train", "test"):
-        part = _shuffled(getattr(digits, name))
-        rows = _rows_with(labels, part.labels, f"digits.{name}")
+    for name, part in (("train", digits.train), ("test", digits.test)):
+        rows = rows_with(labels, part.labels, f"digits.{name}")
         pixels = quantize(part.images[rows], num_levels).flatten(1)
         written[name] = judge(pixels, labels, num_levels, classifier)
     target = written["test"].features
@@ -224,21 +223,26 @@ def compare_drawings(
     return found
 
 
-def _shuffled(images: ImageSet) -> ImageSet:
-    """The images in an order that is random, but always the same."""
-    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(0))
-    return ImageSet(images.images[order], images.labels[order])
+def rows_with(labels: Tensor, of: Tensor, name: str, seed: int = 0) -> Tensor:
+    """The rows (B,) of images with these labels (B,), each taken once: a random choice that depends on the seed only.
 
-
-def _rows_with(labels: Tensor, of: Tensor, name: str) -> Tensor:
-    """The rows (B,) of the first images that have these labels (B,), each taken once."""
-    rows = torch.empty(len(labels), dtype=torch.long)
+    Args:
+        labels: (B,) integers, the labels wanted.
+        of: (M,) integers, the labels of the images to choose from.
+        name: of these images, for an error.
+        seed: of the choice.
+    """
+    order, rows = _order(len(of), seed), torch.empty(len(labels), dtype=torch.long)
     for label in labels.unique():
-        found, wanted = (of == label).nonzero().flatten(), labels == label
+        found, wanted = order[of[order] == label], labels == label
         enough = f"{name} must hold at least {wanted.sum()} images of class {label}"
         check_agreement(enough, len(found) >= wanted.sum(), len(found))
         rows[wanted] = found[: wanted.sum()]
     return rows
+
+
+def _order(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -59,16 +59,6 @@ def draw(name: str, work: Path, device: str) -> torch.Tensor:
     return torch.cat(drawn).int() * 16 // model.num_levels
 
 
-def written(labels: torch.Tensor, digits: ar.Digits) -> torch.Tensor:
-    """Training images with these labels (1000,), as tokens, chosen at random."""
-    order = torch.randperm(len(digits.train.labels), generator=torch.Generator().manual_seed(1))
-    rows = torch.empty_like(labels)
-    for label in labels.unique():
-        chosen = labels == label
-        rows[chosen] = order[digits.train.labels[order] == label][: chosen.sum()]
-    return ar.quantize(digits.train.images[rows], 16).flatten(1)
-
-
 def readers(digits: ar.Digits) -> dict:
     """The two readers, of which the second is trained here, and the share of the test images that each reads."""
     torch.manual_seed(0)
@@ -106,7 +96,9 @@ def main() -> None:
         return row | {"coverage": metrics.coverage(features, labels, to_cover, even[1])}
 
     labels = torch.arange(100).repeat(len(SEEDS)) % 10
-    rows = [score("written digits", written(labels, digits), labels)]
+    chosen = metrics.rows_with(labels, digits.train.labels, "digits.train", seed=1)  # others than for the floor
+    written = ar.quantize(digits.train.images[chosen], 16).flatten(1)
+    rows = [score("written digits", written, labels)]
     for name in card_names():
         card = ar.load_card(name)
         if card["config"]["num_levels"] > 2:  # black-and-white drawings are of another kind

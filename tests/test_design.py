@@ -176,6 +176,31 @@ def test_a_new_model_is_its_class_its_export_its_recipe_and_its_card(monkeypatch
     capsys.readouterr()
 
 
+def test_a_model_of_binarized_images_is_trained_and_scored_as_published_ones_are(monkeypatch, tmp_path, capsys):
+    sizes = {"num_levels": 2, "num_classes": 0, "width": 8, "depth": 1, "heads": 2}
+    config = ar.TrainConfig(steps=3, batch_size=8, binarize=True)
+    monkeypatch.setitem(recipes.RECIPES, "binary", recipes.Recipe(ar.PixelTransformer, sizes, recipes.IMAGES, config))
+    monkeypatch.setenv("AR_QUICK", "1")
+    seen, fit = {}, training.fit
+
+    def note(model, dataset, config, val, **more):
+        seen.update(data=dataset, val=val)
+        return fit(model, dataset, config, val, **more)
+
+    monkeypatch.setattr(training, "fit", note)
+    cli.main(["train", "binary", "--out", str(tmp_path), "--device", "cpu"])
+    assert seen["data"].tokens.max() == 255
+    assert seen["val"].images.unique().tolist() == [0, 255]
+    card = json.loads((tmp_path / "binary.json").read_text())
+    scores, test = card["scores"], ar.load_images("digits").test.first(training.QUICK_IMAGES)
+    nats, error = scoring.binary_nats(ar.load_checkpoint(tmp_path / "binary.safetensors"), test)
+    assert scores["test_nats_per_image"] == pytest.approx(nats, rel=1e-6)
+    assert scores["standard_error"] == pytest.approx(error, rel=1e-4)
+    assert scores["test_bits_per_pixel"] == pytest.approx(nats / 784 / math.log(2), rel=1e-6)
+    assert (card["recipe"]["binarize"], card["config"]["num_classes"]) == (True, 0)
+    capsys.readouterr()
+
+
 # --- The environment ----------------------------------------------------------------------------------------------
 
 

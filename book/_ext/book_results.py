@@ -132,19 +132,19 @@ class Literature(Records):
         (rows,) = self.records("book/published.json")
         chosen = [row | {"figure": self.figure(row)} for row in rows if row["task"] == self.arguments[0]]
         lines = ["| Model | Protocol | Figure | Source |", "|:--|:--|--:|:--|"]
-        for row in sorted((row for row in chosen if row["figure"]), key=lambda row: -row["figure"]):
-            source, figure = row.get("source"), row["figure"]
+        for row in sorted((row for row in chosen if row["figure"]), key=lambda row: -float(row["figure"])):
+            source = row.get("source")
             cite = f"{{cite:t}}`{source}`" if source else "this book"
-            digits = 2 if figure > 10 else 3 if "from" in row or round(figure, 2) != figure else 2
-            lines.append(f"| {row['model']} | {row['protocol']} | {figure:.{digits}f} | {cite} |")
+            lines.append(f"| {row['model']} | {row['protocol']} | {row['figure']} | {cite} |")
         return self.parse_text_to_nodes("\n".join(lines))
 
     def figure(self, row):
-        """The published figure, or ours; None as long as ours has not been measured."""
+        """The published figure as its source has it, or ours; None as long as ours has not been measured."""
         if "from" not in row:
             return row["figure"]
         path, key = row["from"]
-        return next((value(record, key) for record in self.records(path)), None)
+        ours = next((value(record, key) for record in self.records(path)), None)
+        return None if ours is None else f"{ours:.{2 if ours > 10 else 3}f}"
 
 
 class Ladder(Records):
