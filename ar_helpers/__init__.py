@@ -8,6 +8,7 @@ from .data import Digits, ImageSet, claims, full_or_quick, load_images
 from .models import (
     Cache,
     ConditionalMLP,
+    GreyTransformer,
     NestedTransformer,
     OneHotMLP,
     PatchTransformer,
@@ -26,6 +27,7 @@ __all__ = [
     "ConditionalMLP",
     "ContextWindows",
     "Digits",
+    "GreyTransformer",
     "History",
     "ImageSet",
     "Inpainted",

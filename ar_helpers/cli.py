@@ -236,8 +236,9 @@ def _train_model(name: str, config: training.TrainConfig, arguments, digits: dat
     pixels = tokens.quantize(digits.train.images, levels).flatten(1)
     dataset = recipes.data_set(model, pixels, digits.train.labels)
     state = out / f"{name}.state.safetensors"
+    trained = torch.compile(model) if arguments.compile else model
     with _resumable(state):
-        history = training.fit(model, dataset, config, val, resume=state)
+        history = training.fit(trained, dataset, config, val, resume=state)
         model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
         print("Scoring the weights as they are stored ...", flush=True)
         test = digits.test.first(data.full_or_quick(len(digits.test.images), training.QUICK_IMAGES))
@@ -273,7 +274,8 @@ def _resumable(state: Path):
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a shipped checkpoint, or a file, in bits per pixel; with --samples, also judge its drawings."""
-    model, _ = _load(arguments.name, arguments.device)
+    model, weights = _load(arguments.name, arguments.device)
+    binarize = _learned_from_binarized(weights)
     if arguments.limit is not None:
         check_at_least(1, **{"--limit": arguments.limit})
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
@@ -281,11 +283,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.samples is not None:
         check_range(4, len(digits.test.labels), **{"--samples": arguments.samples})
     images = getattr(digits, arguments.split).first(arguments.limit)
-    bits, count = scoring.bits_per_pixel(model, images), len(images.images)
+    scores, count = _scores(model, images, binarize), len(images.images)
     result = {"name": arguments.name, "data": digits.name, "split": arguments.split, "images": count}
-    result["bits_per_pixel"] = bits
-    text = f"{bits:.4f} bits per pixel on {count} {arguments.split} images of {digits.name}"
+    result |= {name.removeprefix("test_"): score for name, score in scores.items()}
+    text = f"{result['bits_per_pixel']:.4f} bits per pixel on {count} {arguments.split} images of {digits.name}"
+    if binarize:
+        nats = f"{result['nats_per_image']:.2f} nats per image, standard error {result['standard_error']:.2f}"
+        text += f"\n{nats}: the mean of five binarizations of the images"
     if arguments.samples is not None:
+        if binarize:
+            digits = data.Digits(*(scoring.binarized(part, 0) for part in digits))
         found = metrics.judge_drawings(model, digits, arguments.samples, arguments.seed)
         result |= {"samples": arguments.samples, "seed": arguments.seed, **found}
         text += f"\n{arguments.samples} drawings against {arguments.samples} test images, and written digits likewise:"
@@ -294,6 +301,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
                 drawn, floor = (format(found[key], form) for key in (name, f"{name}_floor"))
                 text += f"\n  {words:17} {drawn:>8}  written: {floor:>8}"
     print(json.dumps(result) if arguments.json else text)
+
+
+def _learned_from_binarized(weights: Path) -> bool:
+    """Whether the card beside the weights, if there is one, says that the pixels of the images were drawn at random."""
+    card = weights.with_suffix(".json")
+    return card.exists() and bool(json.loads(card.read_text(encoding="utf-8")).get("recipe", {}).get("binarize"))
 
 
 def compress(arguments: argparse.Namespace) -> None:
@@ -419,6 +432,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--levels", type=int, help="grey levels, from 2 to 256 (default: 16)")
     sub.add_argument("--context-length", type=int, help="pixels in a context window (default: 28)")
     sub.add_argument("--out", default=".", help="folder for the weights and the card (default: this one)")
+    sub.add_argument("--compile", action="store_true", help="call torch.compile first")
     images(sub)
     where(sub, training.best_device())
 

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from .models import (
     ConditionalMLP,
+    GreyTransformer,
     NestedTransformer,
     OneHotMLP,
     PatchTransformer,
@@ -30,6 +31,7 @@ class Recipe(NamedTuple):
 
 
 IMAGES = {"images": 50_000, "crc32": 3893162552, "keep": 1.0}  # MNIST's, at 16 levels
+ALL_GREYS = IMAGES | {"crc32": 1384265727}  # at 256 levels
 WINDOWS = IMAGES | {"keep": 0.125}  # of the dull ones
 
 MLP = TrainConfig(steps=9_500, batch_size=1024, learning_rate=2e-3, arithmetic="bfloat16")
@@ -45,8 +47,9 @@ TRANSFORMER = TrainConfig(
 )
 FULL = replace(TRANSFORMER, steps=22_150, batch_size=128, warmup=0.05, shift=1, average=0.999)  # for a GPU
 SMALL = replace(TRANSFORMER, steps=2_000)
+HOUR = replace(TRANSFORMER, steps=10_000, batch_size=8)  # within an hour of two cores
 
-
+BINARY = {"num_levels": 2, "num_classes": 0}  # as published figures on binarized images are
 WIDE = {"width": 192, "depth": 5, "heads": 6, "dropout": 0.1}
 
 
@@ -62,6 +65,8 @@ RECIPES = {
     "transformer": Recipe(PixelTransformer, {}, IMAGES, TRANSFORMER),
     "transformer_full": Recipe(PixelTransformer, WIDE, IMAGES, FULL),
     "transformer_small": Recipe(PixelTransformer, {"width": 80, "depth": 3}, IMAGES, SMALL),
+    "transformer_256": Recipe(GreyTransformer, {}, ALL_GREYS, HOUR),
+    "transformer_binary": Recipe(PixelTransformer, BINARY | {"width": 96}, ALL_GREYS, replace(HOUR, binarize=True)),
     "patch_1x2": patches(1, 2),
     "patch_2x2": patches(2, 2),
     "patch_4x4": patches(4, 4),

@@ -285,7 +285,8 @@ def shifted(tokens: Tensor, pixels: int, seed: int) -> Tensor:
     padded = F.pad(tokens.view(-1, side, side), (pixels,) * 4)
     windows = padded.unfold(1, side, 1).unfold(2, side, 1)  # (B, 2 pixels + 1, 2 pixels + 1, side, side)
     moves = torch.randint(2 * pixels + 1, (2, len(tokens)), generator=torch.Generator().manual_seed(seed))
-    return windows[torch.arange(len(tokens)), *moves].flatten(1)
+    moves = moves.to(tokens.device, non_blocking=True)  # a copy that waits would stop a GPU in every step
+    return windows[torch.arange(len(tokens), device=tokens.device), *moves].flatten(1)
 
 
 def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:

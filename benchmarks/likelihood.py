@@ -1,10 +1,10 @@
 """What the shipped models' likelihoods are when they are told the label of an image, and when they are not.
 
-    python benchmarks/likelihood.py [--images 500] [--work .work/likelihood]
+    python benchmarks/likelihood.py [NAME ...] [--images 500] [--work .work/likelihood]
 
-Writes ar_helpers/records/likelihood.json. A model that is not told the label gives an image the mean of its
-probabilities under the ten labels: its mixture. About an hour on two cores; interrupted, it goes on with the model
-where it was.
+Writes ar_helpers/records/likelihood.json; with names, measures only these models anew. A model that is not told the
+label gives an image the mean of its probabilities under the ten labels: its mixture. About an hour on two cores;
+interrupted, it goes on with the model where it was.
 """
 
 import argparse
@@ -51,6 +51,7 @@ def score(name: str, images: ar.ImageSet, device: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="only these models; the rows of the others stay (default: all)")
     words = (
         "the first test images, so many; all of them for models of 256 levels, which are compared with published ones"
     )
@@ -60,8 +61,8 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
-    rows = {}
-    for name in card_names():
+    rows = ar.load_record("likelihood")["models"] if options.names else {}
+    for name in options.names or card_names():
         card = ar.load_card(name)
         if not card["config"].get("num_classes"):
             continue

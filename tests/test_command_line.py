@@ -345,6 +345,22 @@ def test_train_leaves_weights_and_card_and_nothing_else(command, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("quick")
+def test_train_compiles_the_model_when_asked_and_stores_it_as_itself(command, tmp_path, monkeypatch):
+    compiled, compile_model = [], torch.compile
+
+    def eager(model):  # without the minute that a real compiler takes
+        compiled.append(type(model).__name__)
+        return compile_model(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", eager)
+    for name, more in (("plain", ()), ("compiled", ("--compile",))):
+        assert command("train", "one_hot_mlp", "--out", tmp_path / name, "--device", "cpu", *more)[0] == 0
+    assert compiled == ["OneHotMLP"]
+    plain, same = (ar.load_checkpoint(tmp_path / name / "one_hot_mlp.safetensors") for name in ("plain", "compiled"))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(plain.parameters(), same.parameters(), strict=True))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

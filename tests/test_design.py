@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ar_helpers as ar
-from ar_helpers import cards, cli, models, recipes, scoring, training
+from ar_helpers import cards, cli, metrics, models, recipes, scoring, training
 from ar_helpers.tokens import binarize
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +36,7 @@ LAYERS = [
     "metrics",
 ]
 LAYERS += ["cli", "__main__", "__init__"]
-MODEL_LAYERS = ["base", "windows", "transformer", "patches", "__init__"]
+MODEL_LAYERS = ["base", "windows", "transformer", "patches", "greys", "__init__"]
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -198,6 +198,15 @@ def test_a_model_of_binarized_images_is_trained_and_scored_as_published_ones_are
     assert scores["standard_error"] == pytest.approx(error, rel=1e-4)
     assert scores["test_bits_per_pixel"] == pytest.approx(nats / 784 / math.log(2), rel=1e-6)
     assert (card["recipe"]["binarize"], card["config"]["num_classes"]) == (True, 0)
+    capsys.readouterr()
+    judged = {}
+    monkeypatch.setattr(metrics, "judge_drawings", lambda model, digits, *more: judged.update(digits=digits) or {})
+    limit = ["--limit", str(training.QUICK_IMAGES), "--samples", "4"]
+    cli.main(["evaluate", str(tmp_path / "binary.safetensors"), *limit, "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["nats_per_image"] == pytest.approx(nats, rel=1e-6)
+    assert result["bits_per_pixel"] == pytest.approx(scores["test_bits_per_pixel"], rel=1e-6)
+    assert all(part.images.unique().tolist() == [0, 255] for part in judged["digits"])
     capsys.readouterr()
 
 

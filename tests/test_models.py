@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import ar_helpers as ar
-from ar_helpers.models.transformer import Attention, neighbour_places
+from ar_helpers.models.greys import GreyOutput, GreyStem, grey_waves
+from ar_helpers.models.transformer import Attention, CausalStem, neighbour_places
 
 MLPS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
 TRANSFORMERS = {
@@ -17,6 +19,7 @@ TRANSFORMERS = {
     "plain transformer": {"num_classes": 4, "stem": False},
     "unconditional transformer": {"num_classes": 0},
     "transformer without positions": {"num_classes": 4, "positions": "none"},
+    "grey transformer": {"num_classes": 4, "waves": 2},
 }
 every_mlp = pytest.mark.parametrize("model_class", MLPS)
 every_transformer = pytest.mark.parametrize("model_class", TRANSFORMERS)
@@ -28,7 +31,8 @@ def build(model_class, num_levels=3, image_size=3, context_length=4, **more):
     torch.manual_seed(0)
     if model_class in TRANSFORMERS:
         sizes = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
-        model = ar.PixelTransformer(num_levels, image_size, **TRANSFORMERS[model_class] | sizes | more)
+        made = ar.GreyTransformer if "waves" in TRANSFORMERS[model_class] else ar.PixelTransformer
+        model = made(num_levels, image_size, **TRANSFORMERS[model_class] | sizes | more)
     else:
         more = {"num_classes": 4} | more if model_class is ar.ConditionalMLP else more
         model = model_class(num_levels, image_size, context_length, hidden_size=16, dropout=0.5, **more)
@@ -328,3 +332,49 @@ def test_sizes_of_a_transformer_outside_their_range_are_named():
         ar.PixelTransformer(heads=3)
     with pytest.raises(AssertionError, match="positions=rope is unknown"):
         ar.PixelTransformer(positions="rope")
+
+
+# --- The grey transformer ------------------------------------------------------------------------------------------
+
+
+def test_grey_waves_are_the_cosines_of_the_cosine_transform():
+    root = math.sqrt(0.5)
+    expected = torch.tensor([[1, math.cos(math.pi / 8), root], [1, math.cos(3 * math.pi / 8), -root]])
+    torch.testing.assert_close(grey_waves(4, 3)[:2], expected)
+    waves = grey_waves(256, 32).double()
+    products = waves.T @ waves  # they are orthogonal: each tells something of its own
+    torch.testing.assert_close(products, torch.diag(torch.tensor([256.0] + 31 * [128.0]).double()), atol=1e-3, rtol=0)
+
+
+def test_a_grey_stem_is_the_causal_stem_and_a_linear_function_of_the_waves():
+    torch.manual_seed(0)
+    stem = GreyStem(neighbour_places(5), 4, 8, waves=3)
+    padded = F.pad(torch.randint(4, (2, 24)), (1, 0), value=4)
+    found, plain = stem(padded, 3, 9), CausalStem.forward(stem, padded, 3, 9)
+    waves = grey_waves(4, 3)
+    for image, pixel in itertools.product(range(2), range(3, 9)):
+        near = [padded[image, place].item() for place in neighbour_places(5)[pixel]]
+        told = torch.cat([torch.zeros(3) if level == 4 else waves[level] for level in near])
+        torch.testing.assert_close(found[image, pixel - 3], plain[image, pixel - 3] + stem.linear.weight @ told)
+
+
+def test_a_grey_output_starts_as_a_plain_linear_layer_and_smooths_its_rows():
+    torch.manual_seed(0)
+    output, x = GreyOutput(8, 6, waves=2), torch.randn(3, 8)
+    plain = F.linear(x, output.weight, output.bias)
+    torch.testing.assert_close(output(x), plain)
+    output.smooth.data[1] = 1  # wave 1 falls from black to white
+    added = (output(x) - plain) / x.sum(1, keepdim=True)
+    torch.testing.assert_close(added, grey_waves(6, 2)[:, 1].expand(3, 6), rtol=1e-4, atol=1e-5)
+
+
+def test_a_grey_transformer_needs_a_wave_and_is_rebuilt_from_its_configuration():
+    with pytest.raises(AssertionError, match="waves=0 is less than 1"):
+        ar.GreyTransformer(waves=0, width=8, depth=1, heads=2, image_size=3)
+    model = build("grey transformer")
+    again = ar.GreyTransformer(**model.config)
+    again.load_state_dict(model.state_dict())
+    tokens = random_tokens(model)
+    given = tokens, labels_for(model, 5)
+    torch.testing.assert_close(again.eval().image_logits(*given), model.image_logits(*given))
+    assert sum(parameter.numel() for parameter in ar.GreyTransformer().parameters()) == 1_451_776

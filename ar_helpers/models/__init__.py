@@ -1,6 +1,7 @@
 """The book's models: each file holds what its chapters build, and a test compares."""
 
 from .base import Cache, PixelModel
+from .greys import GreyTransformer
 from .patches import NestedTransformer, PatchTransformer
 from .transformer import PixelTransformer, SequenceModel
 from .windows import ConditionalMLP, OneHotMLP, PositionalMLP, WindowModel
@@ -8,6 +9,7 @@ from .windows import ConditionalMLP, OneHotMLP, PositionalMLP, WindowModel
 __all__ = [
     "Cache",
     "ConditionalMLP",
+    "GreyTransformer",
     "NestedTransformer",
     "OneHotMLP",
     "PatchTransformer",
