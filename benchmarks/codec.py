@@ -317,7 +317,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=64, help="images, best a multiple of 32")
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "codec")
-    parser.add_argument("--models", nargs="+", default=cards.card_names(), help="some of the shipped models")
+    fitting = [name for name in cards.card_names() if cards.load_card(name)["config"]["num_levels"] == LEVELS]
+    parser.add_argument("--models", nargs="+", default=fitting, choices=fitting, help="some of the shipped models")
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     work, count = options.work, options.count
