@@ -12,6 +12,7 @@ from .models import (
     NestedTransformer,
     OneHotMLP,
     PatchTransformer,
+    PixelCNN,
     PixelTransformer,
     PositionalMLP,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "NestedTransformer",
     "OneHotMLP",
     "PatchTransformer",
+    "PixelCNN",
     "PixelTransformer",
     "PositionalMLP",
     "Samples",

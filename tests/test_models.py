@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ar_helpers as ar
+from ar_helpers.models.convolutions import MaskedPixelCNN
 from ar_helpers.models.greys import GreyOutput, GreyStem, grey_waves
 from ar_helpers.models.transformer import Attention, CausalStem, neighbour_places
 
@@ -21,9 +22,14 @@ TRANSFORMERS = {
     "transformer without positions": {"num_classes": 4, "positions": "none"},
     "grey transformer": {"num_classes": 4, "waves": 2},
 }
+CONVOLUTIONS = {
+    "masked convolutions": {"num_classes": 4},
+    "two stacks": {"num_classes": 4, "gates": False},
+    "gated stacks": {"num_classes": 0, "gates": True},
+}
 every_mlp = pytest.mark.parametrize("model_class", MLPS)
-every_transformer = pytest.mark.parametrize("model_class", TRANSFORMERS)
-every_model = pytest.mark.parametrize("model_class", [*MLPS, *TRANSFORMERS])
+every_sequence_model = pytest.mark.parametrize("model_class", [*TRANSFORMERS, *CONVOLUTIONS])
+every_model = pytest.mark.parametrize("model_class", [*MLPS, *TRANSFORMERS, *CONVOLUTIONS])
 
 
 def build(model_class, num_levels=3, image_size=3, context_length=4, **more):
@@ -33,6 +39,10 @@ def build(model_class, num_levels=3, image_size=3, context_length=4, **more):
         sizes = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
         made = ar.GreyTransformer if "waves" in TRANSFORMERS[model_class] else ar.PixelTransformer
         model = made(num_levels, image_size, **TRANSFORMERS[model_class] | sizes | more)
+    elif model_class in CONVOLUTIONS:
+        sizes = {"width": 16, "depth": 4, "dropout": 0.5}
+        made = ar.PixelCNN if "gates" in CONVOLUTIONS[model_class] else MaskedPixelCNN
+        model = made(num_levels, image_size, **CONVOLUTIONS[model_class] | sizes | more)
     else:
         more = {"num_classes": 4} | more if model_class is ar.ConditionalMLP else more
         model = model_class(num_levels, image_size, context_length, hidden_size=16, dropout=0.5, **more)
@@ -153,7 +163,7 @@ def test_only_the_positional_models_see_where_they_are():
         assert (not torch.allclose(logits[0], logits[1])) == sees
 
 
-@pytest.mark.parametrize("model_class", [ar.ConditionalMLP, "transformer", "plain transformer"])
+@pytest.mark.parametrize("model_class", [ar.ConditionalMLP, "transformer", "plain transformer", "two stacks"])
 def test_labels_matter_to_a_conditional_model(model_class):
     model = build(model_class)
     same_image = random_tokens(model, 1).expand(4, -1)
@@ -162,10 +172,10 @@ def test_labels_matter_to_a_conditional_model(model_class):
         assert not torch.allclose(logits[a], logits[b])
 
 
-# --- transformers -------------------------------------------------------------------------------------------------
+# --- models with a cache -------------------------------------------------------------------------------------------
 
 
-@every_transformer
+@pytest.mark.parametrize("model_class", [*TRANSFORMERS, "two stacks", "gated stacks"])
 def test_all_later_logits_depend_on_a_pixel(model_class):
     model = build(model_class, image_size=7).double()  # larger than the stem's neighbourhood
     tokens, labels = random_tokens(model), labels_for(model, 5)
@@ -177,7 +187,7 @@ def test_all_later_logits_depend_on_a_pixel(model_class):
         assert moved.tolist() == [i > t for i in range(49)]
 
 
-@every_transformer
+@every_sequence_model
 @pytest.mark.parametrize("steps", [[0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 5, 6, 8], [4, 8], [8]])
 def test_stepping_with_a_cache_gives_what_stepping_without_gives(model_class, steps):
     model, cache = build(model_class).double(), ar.Cache()
@@ -188,7 +198,7 @@ def test_stepping_with_a_cache_gives_what_stepping_without_gives(model_class, st
         assert cache.length == t + 1
 
 
-@every_transformer
+@every_sequence_model
 def test_selected_rows_of_a_cache_go_on_as_those_images_would(model_class):
     model, cache = build(model_class).double(), ar.Cache()
     tokens, labels, rows = random_tokens(model), labels_for(model, 5), torch.tensor([3, 0, 0, 4, 1, 3])
