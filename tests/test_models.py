@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import nn
 import ar_helpers as ar
 from ar_helpers.models.convolutions import MaskedPixelCNN
 from ar_helpers.models.greys import GreyOutput, GreyStem, grey_waves
-from ar_helpers.models.transformer import Attention, CausalStem, neighbour_places
+from ar_helpers.models.transformer import Attention, CausalStem, PreviousPixel, neighbour_places
 
 MLPS = (ar.OneHotMLP, ar.PositionalMLP, ar.ConditionalMLP)
 TRANSFORMERS = {
@@ -378,8 +379,14 @@ def test_a_grey_output_starts_as_a_plain_linear_layer_and_smooths_its_rows():
     torch.testing.assert_close(added, grey_waves(6, 2)[:, 1].expand(3, 6), rtol=1e-4, atol=1e-5)
 
 
+def test_a_grey_transformer_may_do_without_a_stem():
+    model = ar.GreyTransformer(8, 3, stem=False, waves=np.int64(2), width=8, depth=1, heads=2)
+    assert isinstance(model.trunk.stem, PreviousPixel)
+    assert type(model.config["waves"]) is int
+
+
 def test_a_grey_transformer_needs_a_wave_and_is_rebuilt_from_its_configuration():
-    with pytest.raises(AssertionError, match="waves=0 is less than 1"):
+    with pytest.raises(ValueError, match="waves must be at least 1, not 0"):
         ar.GreyTransformer(waves=0, width=8, depth=1, heads=2, image_size=3)
     model = build("grey transformer")
     again = ar.GreyTransformer(**model.config)
