@@ -163,7 +163,7 @@ class PixelCNN(SequenceModel):
         width=96,
         depth=12,
         dilations=3,
-        gates=True,
+        gates=False,
         dropout=0.0,
     ):
         sizes = {"width": width, "depth": depth, "dilations": dilations}
