@@ -75,7 +75,7 @@ RECIPES = {
     "patch_2x2_independent": patches(2, 2, independent=True),
     "patch_4x4_independent": patches(4, 4, independent=True),
     "nested_4x4": Recipe(NestedTransformer, {}, IMAGES, replace(SMALL, arithmetic="float32")),
-    "pixelcnn": Recipe(PixelCNN, {}, IMAGES, replace(TRANSFORMER, steps=3_000)),
+    "pixelcnn": Recipe(PixelCNN, {}, IMAGES, replace(TRANSFORMER, steps=3_400)),
 }
 
 
