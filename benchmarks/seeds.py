@@ -3,8 +3,8 @@
     python benchmarks/seeds.py [--work .work/seeds]
 
 Writes ar_helpers/records/seeds.json. A seed decides on the first weights, the order of the images and dropout. The
-first seed's weights are the shipped ones. Some 75 minutes on two cores with fast bfloat16, twice as long
-without; interrupted, it goes on where it was.
+first seed's weights are the shipped ones. About an hour on two cores with fast bfloat16, longer without; interrupted,
+it goes on where it was.
 """
 
 import argparse
