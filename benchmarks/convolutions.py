@@ -33,6 +33,19 @@ STACKS = {  # the widths make them equally large, within a hundredth
 }
 
 
+def tables(record: dict) -> list[dict]:
+    """The record as the results page shows it."""
+    found = []
+    for group, head in (("windows", "Window"), ("stacks", "PixelCNN")):
+        rows = []
+        for run in record[group]:
+            bits, minutes = f"{run['val_bits_per_pixel']:.4f}", f"{run['minutes']:.1f} min"
+            rows.append([run["name"], run["seed"], run["parameters"], bits, minutes])
+        note = f"{record['steps'][group]:,} steps each."
+        found.append({"heads": [head, "Seed", "Parameters", "Validation", "Time"], "rows": rows, "note": note})
+    return found
+
+
 def build(made: type[nn.Module], sizes: dict, seed: int, device: str) -> nn.Module:
     """A model with the first weights of a seed."""
     torch.manual_seed(seed)
@@ -86,10 +99,10 @@ def main() -> None:
     record["steps"] = {"windows": WINDOW_STEPS, "stacks": STACK_STEPS}
     names = ("transformer", "pixelcnn")
     record["seconds_per_step"] = {name: seconds_per_step(name, images, device, arithmetic) for name in names}
+    record["tables"] = tables(record)
     common.write(RECORDS / "convolutions.json", record)
-    rows = [[r["name"], r["seed"], r["parameters"], r["val_bits_per_pixel"], r["minutes"]] for r in found["windows"]]
-    rows += [[r["name"], r["seed"], r["parameters"], r["val_bits_per_pixel"], r["minutes"]] for r in found["stacks"]]
-    common.print_table(["run", "seed", "parameters", "bits per pixel", "minutes"], rows)
+    for table in record["tables"]:
+        common.print_table(**table)
 
 
 if __name__ == "__main__":

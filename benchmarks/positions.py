@@ -1,0 +1,290 @@
+"""Chapter 12's comparison: ways to tell a transformer where a pixel is and what to draw, and other orders of drawing.
+
+    python benchmarks/positions.py [--quick] [--work .work/positions]
+
+Writes ar_helpers/records/positions.json; while it runs, record.json in the folder --work holds the runs so far, the
+most telling first. Each run's weights and drawings stay in this folder. About twenty minutes a run on two cores with
+fast bfloat16, of which there are some thirty; interrupted, it goes on where it was.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import common
+import torch
+from position_models import POSITIONS, AnyOrderTransformer, PositionedTransformer, hole_last, on_canvas
+
+import ar_helpers as ar
+from ar_helpers import metrics
+from ar_helpers.cards import RECORDS
+from ar_helpers.data import full_or_quick, quick_mode
+from ar_helpers.files import read_tensors, write_tensors
+from ar_helpers.recipes import RECIPES
+from ar_helpers.sampling import drawing
+from ar_helpers.training import bfloat16_is_faster
+
+STEPS = 1_475  # half of chapter 5's
+PLAIN = {"stem": False}  # the stem would give the neighbourhood away
+FAMOUS = ["learned_2d", "rope_1d", "rope_2d"]
+CANVAS = 32
+
+
+def runs() -> list[dict]:
+    """What to train, the most informative runs first."""
+
+    def run(name: str, sizes: dict, seed: int = 0, steps: int = STEPS, made=PositionedTransformer) -> dict:
+        return {"name": name, "sizes": sizes, "seed": seed, "steps": steps, "class": made.__name__}
+
+    first = [run(name, PLAIN | {"positions": name}) for name in (*FAMOUS, "rope_1d_column", "none")]
+    bases = [run(f"{name}, base 100", PLAIN | {"positions": name, "base": 100}) for name in ("rope_1d", "rope_2d")]
+    rest = [run(name, PLAIN | {"positions": name}) for name in ("sinusoidal_2d", "learned_1d")]
+    random = [run("any order", {"order": "random"}, made=AnyOrderTransformer)]
+    held = [run("rope_2d, target unknown", PLAIN | {"positions": "rope_2d", "target": False})]
+    with_stem = [run(f"{name}, stem", {"positions": name, "stem": True}) for name in FAMOUS]
+    orders = [run(name, {"order": name}, made=AnyOrderTransformer) for name in ("raster", "columns", "serpentine")]
+    seeds = [each | {"seed": seed} for seed in (1, 2) for each in first + rest]
+    labels = [run(f"learned_2d, label {way}", PLAIN | {"label_as": way}) for way in ("pixel", "added")]
+    longer = [run("any order, long", {"order": "random"}, steps=4 * STEPS, made=AnyOrderTransformer)]
+    # A test proves that this one's queries can be turned into rope_1d's: what differs is luck.
+    luck = [run("rope_1d, target unknown", PLAIN | {"positions": "rope_1d", "target": False})]
+    return first + bases + rest + random + held + with_stem + orders[:1] + seeds + labels + longer + orders[1:] + luck
+
+
+def build(run: dict, image_size: int, device: str) -> torch.nn.Module:
+    """A run's model with the first weights of its seed."""
+    torch.manual_seed(run["seed"])
+    made = {each.__name__: each for each in (PositionedTransformer, AnyOrderTransformer)}[run["class"]]
+    small = full_or_quick({}, {"width": 16, "depth": 1, "heads": 2})
+    return made(image_size=image_size, **run["sizes"] | small).to(device)
+
+
+def trained(run: dict, path: Path, dataset: ar.TokenImages, val: ar.ImageSet, device: str, arithmetic: str) -> tuple:
+    """The model of a run, and what `common.trial` found: trained here, or by an earlier call."""
+    changed = {"steps": run["steps"], "seed": run["seed"], "arithmetic": arithmetic}
+    config = dataclasses.replace(RECIPES["transformer"].config, **changed)
+    model, weights = build(run, val.images.shape[1], device), Path(f"{path}.weights.safetensors")
+    result = Path(f"{path}.json")
+    if not weights.exists():
+        result.unlink(missing_ok=True)  # a call that ended between the two files leaves a result without its weights
+    found = common.trial(result, run, lambda: model, dataset, config, val, None)
+    if not weights.exists():
+        about = {"class": run["class"], "config": json.dumps(model.config)}
+        write_tensors(weights, {key: each.contiguous().cpu() for key, each in model.state_dict().items()}, about)
+    model.load_state_dict(read_tensors(weights)[0])
+    return model.eval(), found
+
+
+def kept(path: str, measure: Callable[..., dict], *arguments) -> dict:
+    """What a measurement finds, or found in an earlier call."""
+    if not Path(path).exists():
+        common.note(Path(path).stem)
+        common.write(Path(path), measure(*arguments))
+    return json.loads(Path(path).read_text())
+
+
+# --- What is measured ---------------------------------------------------------------------------------------------
+
+
+def slants(images: torch.Tensor) -> torch.Tensor:
+    """How far (B,) the ink of images (B, H, W) leans to the right: columns for each row up, from moments of ink.
+
+    It is -mu11 / mu02, the slope of the line through each row's middle, by least squares; NaN without ink.
+    """
+    ink = images.double()
+    ink = ink / ink.sum((1, 2), keepdim=True)
+    row, col = (torch.arange(size).double() for size in images.shape[1:])
+    row = row.view(-1, 1) - (ink * row.view(-1, 1)).sum((1, 2)).view(-1, 1, 1)
+    col = col - (ink * col).sum((1, 2)).view(-1, 1, 1)
+    return -(ink * row * col).sum((1, 2)) / (ink * row**2).sum((1, 2))
+
+
+def by_label(values: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """The mean of values (B,) over each label from 0 to 9, without what is not a number."""
+    return [values[labels == label].nanmean().item() for label in range(10)]
+
+
+def slant_of(tokens: torch.Tensor, labels: torch.Tensor, written: list[float]) -> dict:
+    """The slants of drawings by label, and their mean distance from written digits with its standard error."""
+    found = slants(tokens.view(-1, *2 * (math.isqrt(tokens.shape[1]),)))
+    apart = (found - torch.tensor(written).double()[labels])[~found.isnan()]
+    error = apart.std().item() / math.sqrt(max(len(apart), 1))
+    return {"slants": by_label(found, labels), "slant_apart": apart.mean().item(), "slant_error": error}
+
+
+def drawn(model: torch.nn.Module, path: Path, count: int) -> tuple[torch.Tensor, float]:
+    """Drawings (count, N) of the labels 0, 1, 2 and so on, and milliseconds per image: made here or by an earlier call.
+
+    Drawings on another width than 28 are cut to their middle to be read.
+    """
+    if not path.exists():
+        began = time.perf_counter()
+        tokens = torch.cat(
+            [ar.generate(model, part % 10, seed=2026 + number).tokens
+             for number, part in enumerate(torch.arange(count).split(100))]
+        )  # fmt: skip
+        milliseconds = 1000 * (time.perf_counter() - began) / count
+        write_tensors(path, {"tokens": tokens.to(torch.uint8)}, {"milliseconds": str(milliseconds)})
+    tensors, metadata = read_tensors(path)
+    return tensors["tokens"].long(), float(metadata["milliseconds"])
+
+
+def padded(images: ar.ImageSet, before: int) -> ar.ImageSet:
+    """The images on a larger canvas, `before` black rows above and columns to the left."""
+    after = CANVAS - images.images.shape[1] - before
+    return images._replace(images=torch.nn.functional.pad(images.images, (before, after, before, after)))
+
+
+def another_width(model: torch.nn.Module, val: ar.ImageSet, path: Path, count: int) -> dict:
+    """Bits per image on a larger canvas, digits in its corner or its middle, and how its drawings are read."""
+    wider, margin = on_canvas(model, CANVAS), (CANVAS - model.image_size) // 2
+    bits = {name: CANVAS**2 * ar.bits_per_pixel(wider, padded(val, before), quiet=True)
+            for name, before in (("corner", 0), ("middle", margin))}  # fmt: skip
+    tokens = drawn(wider, path, count)[0].view(-1, CANVAS, CANVAS)
+    read = {}
+    for name, before in (("corner", 0), ("middle", margin)):
+        inside = tokens[:, before : before + 28, before : before + 28].flatten(1)
+        read[name] = metrics.judge(inside, torch.arange(count) % 10, 16).recognized.double().mean().item()
+    return {"bits_per_image": bits, "recognized": read}
+
+
+@torch.no_grad()
+def complete_hole(model: AnyOrderTransformer, tokens: torch.Tensor, known: torch.Tensor, labels, seed: int):
+    """Images (B, N) whose unknown pixels are drawn after all known ones (N,): a sketch of `ar.complete` for a mask."""
+    order, before, cache = hole_last(known), model.order, ar.Cache()
+    images, generator = tokens[:, order].clone(), torch.Generator().manual_seed(seed)
+    model.order = order.to(before.device)
+    with drawing(model, len(tokens)):
+        for t in range(int(known.sum()), len(known)):  # the first call computes all known slots at once
+            logits = model.next_pixels(images[:, : t + 1], labels, cache, t)[:, 0]
+            images[:, t] = torch.multinomial(logits.float().softmax(-1), 1, generator=generator).squeeze(1)
+    model.order = before
+    return images[:, order.argsort()]
+
+
+def holes(model: AnyOrderTransformer, tokens: torch.Tensor, labels: torch.Tensor, known: torch.Tensor) -> dict:
+    """Bits of the hole given all the rest, seconds per image, and how the completed digits are read."""
+    order, model.order = model.order, hole_last(known).to(model.order.device)
+    bits = ar.pixel_bits(model, tokens, labels)[:, ~known].double().sum(1).mean().item()
+    model.order = order
+    began = time.perf_counter()
+    filled = complete_hole(model, tokens.long(), known, labels, 0)
+    spent = (time.perf_counter() - began) / len(tokens)
+    read = metrics.judge(filled, labels, 16).recognized.double().mean().item()
+    return {"bits": bits, "seconds": spent, "recognized": read}
+
+
+def particles(model: torch.nn.Module, tokens: torch.Tensor, labels: torch.Tensor, known: torch.Tensor, count: int):
+    """The same by sequential Monte Carlo with a model in raster order: its estimate of the rest's bits may be off."""
+    whole, bits, filled = ar.pixel_bits(model, tokens, labels).double().sum(1), [], []
+    began = time.perf_counter()
+    for number, (image, label) in enumerate(zip(tokens.long(), labels.tolist(), strict=True)):
+        found = ar.inpaint(model, image, known, label, count, seed=number)
+        bits.append(whole[number].item() - found.bits)
+        filled.append(found.tokens[0])
+    spent = (time.perf_counter() - began) / len(tokens)
+    read = metrics.judge(torch.stack(filled), labels, 16).recognized.double().mean().item()
+    return {"particles": count, "bits": statistics.mean(bits), "seconds": spent, "recognized": read}
+
+
+def mixture(model: AnyOrderTransformer, tokens: torch.Tensor, labels: torch.Tensor, orders: int) -> dict:
+    """Bits per pixel in raster order, in random orders on average, and of their mixture: a mean of probabilities."""
+    raster, found = model.order, []
+    generator = torch.Generator().manual_seed(0)
+    for number in range(orders + 1):
+        if number:
+            model.order = torch.randperm(tokens.shape[1], generator=generator).to(raster.device)
+        found.append(ar.pixel_bits(model, tokens, labels).double().sum(1))  # (B,)
+    model.order = raster
+    random = torch.stack(found[1:])  # (orders, B)
+    mixed = -((-random * math.log(2)).logsumexp(0) - math.log(orders)) / math.log(2)
+    parts = {"raster": found[0], "random": random.mean(0), "mixture": mixed}
+    return {"orders": orders} | {name: bits.mean().item() / tokens.shape[1] for name, bits in parts.items()}
+
+
+# --- The record ---------------------------------------------------------------------------------------------------
+
+
+def tables(record: dict) -> list[dict]:
+    """The record as the results page shows it: a row for each name, the mean over its seeds and their spread."""
+    rows, names = [], list(dict.fromkeys(run["name"] for run in record["runs"]))
+    for name in names:
+        own = [run for run in record["runs"] if run["name"] == name]
+        bits = [run["val_bits_per_pixel"] for run in own]
+
+        def mean(key: str, own=own) -> float:
+            return statistics.mean(run[key] for run in own)
+
+        apart = f"{mean('slant_apart'):+.3f} ± {mean('slant_error') / math.sqrt(len(own)):.3f}"
+        spread = f"{max(bits) - min(bits):.4f}" if len(own) > 1 else None
+        cells = [name, len(own), f"{mean('parameters'):,.0f}", f"{statistics.mean(bits):.4f}", spread]
+        rows.append([*cells, f"{mean('recognized'):.1%}", apart, f"{mean('milliseconds_per_image'):.0f}"])
+    heads = ["Model", "Seeds", "Parameters", "Bits per pixel", "Spread", "Read as asked for", "Slant, less written"]
+    return [{"heads": [*heads, "Milliseconds"], "rows": rows}]
+
+
+def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, written: list[float]) -> dict:
+    """What a trained model draws, and how it does on another width, at holes and in other orders."""
+    count, few = full_or_quick(200, 10), full_or_quick(100, 2)
+    asked, (pixels, milliseconds) = torch.arange(count) % 10, drawn(model, Path(f"{path}.drawings.safetensors"), count)
+    found = {"recognized": metrics.judge(pixels, asked, 16).recognized.double().mean().item()}
+    found |= slant_of(pixels, asked, written) | {"milliseconds_per_image": milliseconds}
+    tokens, labels = ar.quantize(val.images, 16).flatten(1), val.labels
+    known = torch.ones(28, 28, dtype=torch.bool)
+    known[10:18, 10:18] = False  # the middle of the digit
+    known = known.flatten()
+    if run["name"] in POSITIONS and run["seed"] == 0:
+        wide = Path(f"{path}.wide.safetensors"), full_or_quick(50, 10)
+        found["another_width"] = kept(f"{path}.width.json", another_width, model, val.first(few), *wide)
+    if run["name"] == "learned_2d" and run["seed"] == 0:
+        few = full_or_quick(20, 1)
+        about = known, full_or_quick(64, 2)
+        found["hole"] = kept(f"{path}.hole.json", particles, model, tokens[:few], labels[:few], *about)
+    if run["class"] == "AnyOrderTransformer":
+        found["hole"] = kept(f"{path}.hole.json", holes, model, tokens[:few], labels[:few], known)
+        orders = full_or_quick(8, 2)
+        found["mixture"] = kept(f"{path}.mixture.json", mixture, model, tokens[:few], labels[:few], orders)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, no record is written")
+    parser.add_argument("--work", type=Path, help="a folder for weights and drawings")
+    parser.add_argument("--first", type=int, help="how many of the runs; all if left out")
+    options = parser.parse_args()
+    if options.quick:
+        os.environ["AR_QUICK"] = "1"
+    work = options.work or common.ROOT / ".work" / full_or_quick("positions", "positions_quick")
+    work.mkdir(parents=True, exist_ok=True)
+    digits, device = ar.load_images(), ar.best_device()
+    common.need_mnist(digits.name)
+    dataset = ar.TokenImages(ar.quantize(digits.train.images, 16).flatten(1), digits.train.labels)
+    arithmetic = "bfloat16" if bfloat16_is_faster(torch.device(device).type) else "float32"
+    val = digits.val.first(full_or_quick(1_000, 2))
+    leaning = slants(ar.quantize(digits.val.images, 16))
+    written = by_label(leaning, digits.val.labels)
+    record = common.machine(device) | {"val_images": len(val.images), "arithmetic": arithmetic, "runs": []}
+    record |= {"written_slants": written, "written_slant_spread": leaning.std().item()}
+    for run in runs()[: options.first]:
+        path = work / f"{run['name'].replace(', ', '_').replace(' ', '_')}_{run['seed']}_{run['steps']}"
+        model, found = trained(run, path, dataset, val, device, arithmetic)
+        found |= {"minutes": found.pop("history")["seconds"] / 60}
+        record["runs"].append(found | measured(run, model, path, val, written))
+        record["tables"] = tables(record)
+        common.write(work / "record.json", record)
+    common.print_table(**record["tables"][0])
+    if quick_mode():
+        print(common.QUICK)
+    else:
+        common.write(RECORDS / "positions.json", record)
+
+
+if __name__ == "__main__":
+    main()
