@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checks import check_sizes
 from .transformer import CausalStem, PixelTransformer, neighbour_places
 
 
@@ -54,7 +53,8 @@ class GreyTransformer(PixelTransformer):
         self, num_levels=256, image_size=28, num_classes=10, waves=32, **sizes
     ):
         super().__init__(num_levels, image_size, num_classes, **sizes)
-        self.config |= check_sizes({"waves": waves}, {})
+        assert waves >= 1, f"waves={waves} is less than 1"
+        self.config["waves"] = int(waves)
         width, places = self.config["width"], neighbour_places(image_size)
         if self.config["stem"]:
             self.trunk.stem = GreyStem(places, num_levels, width, waves)
