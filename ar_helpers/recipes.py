@@ -6,18 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .models import (
-    ConditionalMLP,
-    GreyTransformer,
-    NestedTransformer,
-    OneHotMLP,
-    PatchTransformer,
-    PixelCNN,
-    PixelModel,
-    PixelTransformer,
-    PositionalMLP,
-    WindowModel,
-)
+from . import models
 from .tokens import ThinnedWindows, TokenImages
 from .training import TrainConfig
 
@@ -25,7 +14,7 @@ from .training import TrainConfig
 class Recipe(NamedTuple):
     """A model's class, sizes that differ from the class's defaults, data as on a card, and configuration."""
 
-    model: type[PixelModel]
+    model: type[models.PixelModel]
     sizes: dict
     data: dict
     config: TrainConfig
@@ -50,38 +39,38 @@ FULL = replace(TRANSFORMER, steps=22_150, batch_size=128, warmup=0.05, shift=1, 
 SMALL = replace(TRANSFORMER, steps=2_000)
 HOUR = replace(TRANSFORMER, steps=10_000, batch_size=8)  # within an hour of two cores
 
-BINARY = {"num_levels": 2, "num_classes": 0}  # as published figures on binarized images are
+BINARY = {"num_levels": 2, "num_classes": 0, "width": 96}  # as published figures on binarized images are
 WIDE = {"width": 192, "depth": 5, "heads": 6, "dropout": 0.1}
 
 
 def patches(height: int, width: int, independent: bool = False) -> Recipe:
     sizes = {"patch_height": height, "patch_width": width, "independent": independent}
-    return Recipe(PatchTransformer, sizes, IMAGES, SMALL)
+    return Recipe(models.PatchTransformer, sizes, IMAGES, SMALL)
 
 
 RECIPES = {
-    "one_hot_mlp": Recipe(OneHotMLP, {}, WINDOWS, replace(MLP, steps=10_000)),
-    "positional_mlp": Recipe(PositionalMLP, {}, WINDOWS, MLP),
-    "conditional_mlp": Recipe(ConditionalMLP, {}, WINDOWS, MLP),
-    "transformer": Recipe(PixelTransformer, {}, IMAGES, TRANSFORMER),
-    "transformer_full": Recipe(PixelTransformer, WIDE, IMAGES, FULL),
-    "transformer_small": Recipe(PixelTransformer, {"width": 80, "depth": 3}, IMAGES, SMALL),
-    "transformer_256": Recipe(GreyTransformer, {}, ALL_GREYS, HOUR),
-    "transformer_binary": Recipe(PixelTransformer, BINARY | {"width": 96}, ALL_GREYS, replace(HOUR, binarize=True)),
+    "one_hot_mlp": Recipe(models.OneHotMLP, {}, WINDOWS, replace(MLP, steps=10_000)),
+    "positional_mlp": Recipe(models.PositionalMLP, {}, WINDOWS, MLP),
+    "conditional_mlp": Recipe(models.ConditionalMLP, {}, WINDOWS, MLP),
+    "transformer": Recipe(models.PixelTransformer, {}, IMAGES, TRANSFORMER),
+    "transformer_full": Recipe(models.PixelTransformer, WIDE, IMAGES, FULL),
+    "transformer_small": Recipe(models.PixelTransformer, {"width": 80, "depth": 3}, IMAGES, SMALL),
+    "transformer_256": Recipe(models.GreyTransformer, {}, ALL_GREYS, HOUR),
+    "transformer_binary": Recipe(models.PixelTransformer, BINARY, ALL_GREYS, replace(HOUR, binarize=True)),
     "patch_1x2": patches(1, 2),
     "patch_2x2": patches(2, 2),
     "patch_4x4": patches(4, 4),
     "patch_1x2_independent": patches(1, 2, independent=True),
     "patch_2x2_independent": patches(2, 2, independent=True),
     "patch_4x4_independent": patches(4, 4, independent=True),
-    "nested_4x4": Recipe(NestedTransformer, {}, IMAGES, replace(SMALL, arithmetic="float32")),
-    "pixelcnn": Recipe(PixelCNN, {}, IMAGES, replace(TRANSFORMER, steps=3_400)),
+    "nested_4x4": Recipe(models.NestedTransformer, {}, IMAGES, replace(SMALL, arithmetic="float32")),
+    "pixelcnn": Recipe(models.PixelCNN, {}, IMAGES, replace(TRANSFORMER, steps=3_400)),
 }
 
 
-def data_set(model: PixelModel, tokens: Tensor, labels: Tensor) -> Dataset:
+def data_set(model: models.PixelModel, tokens: Tensor, labels: Tensor) -> Dataset:
     """The training set of a recipe: whole images (M, N), or context windows with the dull windows thinned."""
     labels = labels if model.num_classes else None
-    if isinstance(model, WindowModel):
+    if isinstance(model, models.WindowModel):
         return ThinnedWindows(tokens, labels, context_length=model.context_length, num_levels=model.num_levels)
     return TokenImages(tokens, labels)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import common
 import torch
+from chapter_models import MaskedPixelCNN, NeighbourhoodMLP
 from torch import nn
 
 import ar_helpers as ar
 from ar_helpers.cards import RECORDS
-from ar_helpers.models.convolutions import MaskedPixelCNN, NeighbourhoodMLP
 from ar_helpers.recipes import RECIPES
 from ar_helpers.training import bfloat16_is_faster
 

@@ -60,9 +60,8 @@ def test_a_record_says_where_it_was_measured_and_its_tables_are_whole(name):
     sorted([*(ROOT / "results").glob("*.json"), *(ROOT / "ar_helpers/records").glob("*.json")]),
     ids=lambda path: path.stem,
 )
-def test_the_tables_of_a_record_are_made_of_its_numbers(path, monkeypatch):
+def test_the_tables_of_a_record_are_made_of_its_numbers(path):
     """The page shows a record's tables, and those are what the benchmark makes of the rest of the record."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     found, module = json.loads(path.read_text(encoding="utf-8")), importlib.import_module(path.stem)
     if "ratios" in found:
         assert found["tables"][0] == importlib.import_module("common").ratio_table(found["ratios"])

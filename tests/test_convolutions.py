@@ -5,16 +5,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from chapter_models import FOUR_ROWS, MaskedPixelCNN, NeighbourhoodMLP
 
 import ar_helpers as ar
-from ar_helpers.models.convolutions import (
-    FOUR_ROWS,
-    Convolution,
-    MaskedPixelCNN,
-    NeighbourhoodMLP,
-    masked_kernel,
-    places_at,
-)
+from ar_helpers.models.convolutions import Convolution, TwoStackLayer, masked_kernel, places_at
 from ar_helpers.models.transformer import CausalStem, neighbour_places
 
 both_masks = pytest.mark.parametrize("mask", ["A", "B"])
@@ -164,6 +158,24 @@ def test_one_stack_has_a_hole_at_the_upper_right():
     for up, right in itertools.product(range(1, 10), range(1, 10)):
         # the stem goes 3 pixels to the right for up to 3 rows up; each row further up, one pixel more
         assert seen[row - up, col + right] == (right <= 3 + max(0, up - 1))
+
+
+@pytest.mark.parametrize("gates", [False, True])
+def test_a_layer_of_two_stacks_is_the_published_formula(gates):
+    """Each stack: x + W activate(convolution + class); the horizontal stack also hears the vertical convolution."""
+    torch.manual_seed(0)
+    layer = TwoStackLayer(4, 3, 6, 1, gates, 0.0).double()
+    v, h = torch.randn(2, 2, 16, 6).double()
+    above, left = layer.vertical(layer.norms[0](v)), layer.horizontal(layer.norms[1](h))
+    for image, label in enumerate([2, 0]):
+        told = layer.class_embedding.weight[label]
+        expected = []
+        for stack, x, seen in ((0, v, above[image]), (1, h, left[image] + layer.link(above[image]))):
+            inner = seen + told
+            active = inner[:, :6].tanh() / (1 + (-inner[:, 6:]).exp()) if gates else inner.clamp(min=0)
+            expected.append(x[image] + layer.outputs[stack](active))
+        found = layer(v[[image]], h[[image]], torch.tensor([label]))
+        torch.testing.assert_close([each[0] for each in found], expected)
 
 
 # --- The cache ----------------------------------------------------------------------------------------------------

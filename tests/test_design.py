@@ -79,9 +79,7 @@ def test_only_checks_py_says_what_an_argument_must_be(path):
 
 
 def test_the_package_stays_small():
-    """The models are what the chapters show, which another test checks; the rest must not grow with them."""
-    helpers = [path for path in FILES if path.parent.name != "models"]
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in helpers) <= 3_500
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 4_300
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.stem)

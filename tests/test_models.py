@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from chapter_models import MaskedPixelCNN
 from torch import nn
 
 import ar_helpers as ar
-from ar_helpers.models.convolutions import MaskedPixelCNN
 from ar_helpers.models.greys import GreyOutput, GreyStem, grey_waves
 from ar_helpers.models.transformer import Attention, CausalStem, PreviousPixel, neighbour_places
 

@@ -3,14 +3,9 @@
 import itertools
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
 from position_models import (
     POSITIONS,
     AddedPosition,

@@ -19,7 +19,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-MODELS = sorted((ROOT / "ar_helpers" / "models").glob("[!_]*.py"))
+MODELS = [*sorted((ROOT / "ar_helpers" / "models").glob("[!_]*.py")), ROOT / "benchmarks" / "chapter_models.py"]
 CARDS = ROOT / "ar_helpers" / "checkpoints"
 RECORDS = ROOT / "ar_helpers" / "records"
 HOLD_ADDRESS = ["pyproject.toml", "README.md", "CITATION.cff", *(f"notebooks/{path.name}" for path in NOTEBOOKS)]
@@ -79,18 +79,18 @@ def definitions(source: str) -> dict[str, tuple[int, int]]:
 
 
 def mirror_source(cell: nbformat.NotebookNode) -> tuple[Path, str]:
-    """The file of the package, and its code, that a mirror cell shows: from the first of its names to the last."""
+    """The file of models, and its code, that a mirror cell shows: from the first of its names to the last."""
     names = [name for name in definitions(cell.source) if name != "__all__"]
     for path in MODELS:
         source = path.read_text(encoding="utf-8")
         found = definitions(source)
         if names[0] in found:
             return path, "\n".join(source.splitlines()[found[names[0]][0] : found[names[-1]][1]])
-    raise KeyError(f"no file of ar_helpers/models defines {names[0]}")
+    raise KeyError(f"no file of models defines {names[0]}")
 
 
 def model_code(path: Path) -> str:
-    """A file of the package without its docstring and imports."""
+    """A file of models without its docstring and imports."""
     source = path.read_text(encoding="utf-8")
     imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
     return "\n".join(source.splitlines()[imports[-1].end_lineno :]).strip()

@@ -1,7 +1,7 @@
 """The book's models: each file holds what its chapters build, and a test compares."""
 
 from .base import Cache, PixelModel
-from .convolutions import MaskedPixelCNN, NeighbourhoodMLP, PixelCNN
+from .convolutions import PixelCNN
 from .greys import GreyTransformer
 from .patches import NestedTransformer, PatchTransformer
 from .transformer import PixelTransformer, SequenceModel
@@ -11,8 +11,6 @@ __all__ = [
     "Cache",
     "ConditionalMLP",
     "GreyTransformer",
-    "MaskedPixelCNN",
-    "NeighbourhoodMLP",
     "NestedTransformer",
     "OneHotMLP",
     "PatchTransformer",

@@ -5,29 +5,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from .transformer import CausalStem, SequenceModel
-from .windows import ConditionalMLP
-
-# A window of 28 pixels, as steps down and right from the pixel to predict.
-FOUR_ROWS = [(down, right) for down in (-3, -2, -1) for right in range(-3, 4)]
-FOUR_ROWS += [(0, right) for right in range(-7, 0)]
-
-
-class NeighbourhoodMLP(ConditionalMLP):
-    """Chapter 4's MLP with a window in two dimensions."""
-
-    def __init__(self, **sizes):
-        super().__init__(**sizes)
-        down, right = torch.tensor(FOUR_ROWS).T
-        back = -(self.image_size * down + right)  # how many tokens back, from 1
-        self.context_length = back.max().item()
-        self.register_buffer("index", self.context_length - back, persistent=False)
-        self.register_buffer("right", right, persistent=False)
-
-    def forward(self, context, position=None, label=None):
-        col = (position % self.image_size).unsqueeze(-1) + self.right  # (..., 28)
-        inside = (col >= 0) & (col < self.image_size)
-        near = torch.where(inside, context[..., self.index], self.num_levels)
-        return super().forward(near, position, label)
 
 
 def masked_kernel(size, mask):
@@ -65,54 +42,6 @@ class Convolution(nn.Linear):
 def known(cache, owner, start, x):
     """The vectors of all pixels so far: those in the cache, and the new ones x."""
     return x if cache is None else cache.extend(owner, start, x)[0]
-
-
-class MaskedLayer(nn.Module):
-    """A masked convolution that knows the class, with a residual connection."""
-
-    def __init__(self, image_size, num_classes, width, dropout):
-        super().__init__()
-        self.norm, steps = nn.LayerNorm(width), masked_kernel(3, "B")
-        self.convolution = Convolution(steps, image_size, width, width)
-        self.class_embedding = nn.Embedding(max(num_classes, 1), width)
-        self.output, self.dropout = nn.Linear(width, width), nn.Dropout(dropout)
-
-    def forward(self, x, label, cache=None, start=0):
-        seen = self.convolution(known(cache, self, start, self.norm(x)), start)
-        told = self.class_embedding(label).unsqueeze(1)  # (B, 1, D)
-        return x + self.dropout(self.output(F.relu(seen + told)))  # (B, T, D)
-
-
-class MaskedPixelCNN(SequenceModel):
-    """One masked convolution after another: the first with mask A, the rest with B."""
-
-    def __init__(
-        self,
-        num_levels=16,
-        image_size=28,
-        num_classes=10,
-        width=96,
-        depth=12,
-        dropout=0.0,
-    ):
-        sizes = {"width": width, "depth": depth, "dropout": dropout}
-        super().__init__(num_levels, image_size, num_classes, **sizes)
-        places = places_at(masked_kernel(7, "A"), image_size)
-        self.stem = CausalStem(places, num_levels, width)
-        sizes = image_size, num_classes, width, dropout
-        self.layers = nn.ModuleList(MaskedLayer(*sizes) for _ in range(depth))
-        self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, num_levels)
-
-    def forward(self, tokens, labels=None, cache=None):
-        padded = F.pad(tokens[:, :-1], (1, 0), value=self.num_levels)  # (B, T)
-        start, end = 0 if cache is None else cache.length, tokens.shape[1]
-        label = torch.zeros_like(padded[:, 0]) if labels is None else labels
-        x = self.stem(padded, start, end)
-        for layer in self.layers:
-            x = layer(x, label, cache, start)
-        if cache is not None:
-            cache.length = end
-        return self.output(self.norm(x))  # (B, T - start, K)
 
 
 class TwoStackLayer(nn.Module):
