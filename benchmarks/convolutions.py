@@ -2,8 +2,8 @@
 
     python benchmarks/convolutions.py [--work .work/convolutions]
 
-Writes ar_helpers/records/convolutions.json. About half an hour on two cores with fast bfloat16; interrupted, it goes on
-where it was.
+Writes ar_helpers/records/convolutions.json. About twenty minutes on two cores with fast bfloat16; interrupted, it goes
+on where it was.
 """
 
 import argparse
@@ -89,10 +89,10 @@ def main() -> None:
         ):
             changed = {"steps": steps, "seed": seed, "arithmetic": arithmetic}
             config = dataclasses.replace(RECIPES[recipe].config, **changed)
-            for number, (name, (made, sizes)) in enumerate(models.items()):
+            for name, (made, sizes) in models.items():
                 make = functools.partial(build, made, sizes, seed, device)
                 dataset = examples(make(), tokens, labels) if group == "windows" else images
-                path = options.work / f"{group}_{number}_{seed}_{steps}.json"
+                path = options.work / f"{name}, seed {seed}, {steps} steps.json"
                 run = common.trial(path, {"name": name, "seed": seed}, make, dataset, config, val, None)
                 found[group].append(run | {"minutes": run.pop("history")["seconds"] / 60})
     record = common.machine(device) | {"val_images": VAL_IMAGES} | found

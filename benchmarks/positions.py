@@ -232,6 +232,7 @@ def tables(record: dict) -> list[dict]:
 def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, written: list[float]) -> dict:
     """What a trained model draws, and how it does on another width, at holes and in other orders."""
     count, few = full_or_quick(200, 10), full_or_quick(100, 2)
+    holed = full_or_quick(20, 1)  # the same images for particles, which take long, and for any order
     asked, (pixels, milliseconds) = torch.arange(count) % 10, drawn(model, Path(f"{path}.drawings.safetensors"), count)
     found = {"recognized": metrics.judge(pixels, asked, 16).recognized.double().mean().item()}
     found |= slant_of(pixels, asked, written) | {"milliseconds_per_image": milliseconds}
@@ -243,11 +244,10 @@ def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, wr
         wide = Path(f"{path}.wide.safetensors"), full_or_quick(50, 10)
         found["another_width"] = kept(f"{path}.width.json", another_width, model, val.first(few), *wide)
     if run["name"] == "learned_2d" and run["seed"] == 0:
-        few = full_or_quick(20, 1)
         about = known, full_or_quick(64, 2)
-        found["hole"] = kept(f"{path}.hole.json", particles, model, tokens[:few], labels[:few], *about)
+        found["hole"] = kept(f"{path}.hole.json", particles, model, tokens[:holed], labels[:holed], *about)
     if run["class"] == "AnyOrderTransformer":
-        found["hole"] = kept(f"{path}.hole.json", holes, model, tokens[:few], labels[:few], known)
+        found["hole"] = kept(f"{path}.hole.json", holes, model, tokens[:holed], labels[:holed], known)
         orders = full_or_quick(8, 2)
         found["mixture"] = kept(f"{path}.mixture.json", mixture, model, tokens[:few], labels[:few], orders)
     return found
@@ -282,7 +282,7 @@ def main() -> None:
     common.print_table(**record["tables"][0])
     if quick_mode():
         print(common.QUICK)
-    else:
+    elif options.first is None:
         common.write(RECORDS / "positions.json", record)
 
 

@@ -35,11 +35,9 @@ def test_places_are_pixel_numbers_from_1_and_0_outside():
 
 
 @both_masks
-@pytest.mark.parametrize(("size", "dilation"), [(1, 1), (3, 1), (3, 2), (5, 1), (7, 1)])
+@pytest.mark.parametrize(("size", "dilation"), [(3, 1), (3, 2), (5, 1), (7, 1)])
 def test_a_convolution_is_the_library_s_with_a_masked_kernel(size, dilation, mask):
     steps = masked_kernel(size, mask)
-    if not steps:
-        return
     torch.manual_seed(0)
     longer = [(dilation * down, dilation * right) for down, right in steps]
     ours, x = Convolution(longer, 9, 4, 6).double(), torch.randn(2, 81, 4).double()

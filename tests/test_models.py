@@ -164,7 +164,10 @@ def test_only_the_positional_models_see_where_they_are():
         assert (not torch.allclose(logits[0], logits[1])) == sees
 
 
-@pytest.mark.parametrize("model_class", [ar.ConditionalMLP, "transformer", "plain transformer", "two stacks"])
+@pytest.mark.parametrize(
+    "model_class",
+    [ar.ConditionalMLP, "transformer", "plain transformer", "grey transformer", "masked convolutions", "two stacks"],
+)
 def test_labels_matter_to_a_conditional_model(model_class):
     model = build(model_class)
     same_image = random_tokens(model, 1).expand(4, -1)
