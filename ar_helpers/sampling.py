@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import (
@@ -137,17 +138,25 @@ def generate(
         temperature, top_k, top_p: see `sampling_probabilities`.
         seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
     """
-    device, num_pixels = next(model.parameters()).device, model.image_size**2
-    sampling_probabilities(torch.zeros(1, model.num_levels), temperature, top_k, top_p)  # bad knobs fail before work
-    labels = None if labels is None else torch.as_tensor(labels)
+    num_pixels = model.image_size**2
     prompt = torch.zeros(1, 0, dtype=torch.long) if prompt is None else torch.as_tensor(prompt)
     prompt = prompt.unsqueeze(0) if prompt.dim() == 1 else prompt
     check_tokens("prompt", prompt, model.num_levels, 0, num_pixels - 1)
-    order, start = drawing_order(model), prompt.shape[1]
-    in_order = bool((order[:start] < start).all())
+    start = prompt.shape[1]
+    in_order = bool((drawing_order(model)[:start] < start).all())
     check_agreement("prompt must be whole rows of the model's patches", in_order, f"{start} pixels")
+    images = F.pad(prompt, (0, num_pixels - start))
+    knobs = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    return _draw_rest(model, images, start, labels, count, seed=seed, **knobs)
+
+
+def _draw_rest(model, images, start, labels=None, count=None, seed=None, **knobs) -> Samples:
+    """Draw all but the first `start` pixels, in the model's order, of images (B, N), or of one image for all."""
+    device, num_pixels, order = next(model.parameters()).device, model.image_size**2, drawing_order(model)
+    sampling_probabilities(torch.zeros(1, model.num_levels), **knobs)  # bad knobs fail before work
+    labels = None if labels is None else torch.as_tensor(labels)
     counts = {"count": count, "labels": None if labels is None else labels.numel()}
-    counts["prompt"] = len(prompt) if len(prompt) != 1 else None
+    counts["prompt"] = len(images) if len(images) != 1 else None
     given = {name: number for name, number in counts.items() if number is not None}
     agree = len(set(given.values())) <= 1 and min(given.values(), default=1) >= 1
     check_agreement("labels, count and prompt must ask for the same number of images, at least 1", agree, given)
@@ -156,8 +165,7 @@ def generate(
     labels = None if labels is None else labels.to(device).long()
 
     generator = dice(seed, device)
-    tokens = torch.zeros(batch_size, num_pixels, dtype=torch.long, device=device)
-    tokens[:, :start] = prompt.to(device)[:, order[:start]]
+    tokens = images.to(device).long()[:, order].repeat(batch_size // len(images), 1)
     probabilities = torch.ones(batch_size, num_pixels, device=device)
     entropies = torch.zeros(batch_size, num_pixels, device=device)
     cache, t = Cache(), 0
@@ -170,7 +178,7 @@ def generate(
             if t <= start:
                 continue
             logits = model.next_pixels(tokens[:, :t], labels, cache, now.start)  # (B, size, K)
-            distribution = sampling_probabilities(logits, temperature, top_k, top_p)
+            distribution = sampling_probabilities(logits, **knobs)
             drawn = draw(distribution, generator)  # (B, size)
             tokens[:, now] = drawn
             probabilities[:, now] = distribution.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
@@ -179,20 +187,37 @@ def generate(
     return Samples(*(part[:, raster].cpu() for part in (tokens, probabilities, entropies)))
 
 
-def complete(model: nn.Module, tokens: Tensor, keep_rows: int, **options) -> Samples:
-    """Keep the first rows of images and draw the rest.
+def complete(
+    model: nn.Module, tokens: Tensor, keep_rows: int | None = None, known: Tensor | None = None, **options
+) -> Samples:
+    """Keep a part of images and draw the rest.
 
     Args:
-        model: any model of the book.
-        tokens: (N,) or (B, N) tokens of whole images.
-        keep_rows: how many rows to keep, from 0 to image_size - 1.
+        model: any model of the book; with `known`, a model that draws in any order.
+        tokens: (N,) or (B, N) tokens of whole images; the values of the rest do not matter.
+        keep_rows: how many rows to keep from the top, from 0 to image_size - 1.
+        known: instead of keep_rows, (N,) bool: False for the pixels to draw, in raster order, after all the others.
         options: labels, count, temperature, top_k, top_p and seed, as `generate` takes them.
     """
-    check_range(0, model.image_size - 1, keep_rows=keep_rows)
+    check_agreement("either keep_rows or known must be given", (keep_rows is None) != (known is None), "both or none")
     tokens, num_pixels = torch.as_tensor(tokens), model.image_size**2
     allowed = (num_pixels,), (len(tokens) if tokens.dim() else 0, num_pixels)
     check_shape("tokens", tokens, *allowed, words=f"({num_pixels},) or (B, {num_pixels})")
-    return generate(model, prompt=tokens[..., : keep_rows * model.image_size], **options)
+    if known is None:
+        check_range(0, model.image_size - 1, keep_rows=keep_rows)
+        return generate(model, prompt=tokens[..., : keep_rows * model.image_size], **options)
+    any_order, learned = getattr(model, "any_order", False), getattr(model, "config", {}).get("order", "raster")
+    check_agreement("model must have learned any order if known is given", any_order, f"{learned} order")
+    images, known = tokens.view(-1, num_pixels), torch.as_tensor(known)
+    check_tokens("tokens", images, model.num_levels, num_pixels, num_pixels)
+    check_bool("known", known)
+    check_shape("known", known, (num_pixels,))
+    before = model.order
+    try:
+        model.order = torch.argsort(~known, stable=True).to(before.device)  # the hole last
+        return _draw_rest(model, images, int(known.sum()), **options)
+    finally:
+        model.order = before
 
 
 @torch.no_grad()

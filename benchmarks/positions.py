@@ -19,15 +19,16 @@ from pathlib import Path
 
 import common
 import torch
-from position_models import POSITIONS, AnyOrderTransformer, PositionedTransformer, hole_last, on_canvas
+import torch.nn.functional as F
+from chapter_models import on_canvas
 
 import ar_helpers as ar
 from ar_helpers import metrics
 from ar_helpers.cards import RECORDS
 from ar_helpers.data import full_or_quick, quick_mode
 from ar_helpers.files import read_tensors, write_tensors
+from ar_helpers.models.positions import POSITIONS, AnyOrderTransformer, PositionedTransformer
 from ar_helpers.recipes import RECIPES
-from ar_helpers.sampling import drawing
 from ar_helpers.training import bfloat16_is_faster
 
 STEPS = 1_475  # half of chapter 5's
@@ -51,10 +52,9 @@ def runs() -> list[dict]:
     orders = [run(name, {"order": name}, made=AnyOrderTransformer) for name in ("raster", "columns", "serpentine")]
     seeds = [each | {"seed": seed} for seed in (1, 2) for each in first + rest]
     labels = [run(f"learned_2d, label {way}", PLAIN | {"label_as": way}) for way in ("pixel", "added")]
-    longer = [run("any order, long", {"order": "random"}, steps=4 * STEPS, made=AnyOrderTransformer)]
     # A test proves that this one's queries can be turned into rope_1d's: what differs is luck.
     luck = [run("rope_1d, target unknown", PLAIN | {"positions": "rope_1d", "target": False})]
-    return first + bases + rest + random + held + with_stem + orders[:1] + seeds + labels + longer + orders[1:] + luck
+    return first + bases + rest + random + held + with_stem + orders[:1] + seeds + labels + orders[1:] + luck
 
 
 def build(run: dict, image_size: int, device: str) -> torch.nn.Module:
@@ -138,7 +138,7 @@ def drawn(model: torch.nn.Module, path: Path, count: int) -> tuple[torch.Tensor,
 def padded(images: ar.ImageSet, before: int) -> ar.ImageSet:
     """The images on a larger canvas, `before` black rows above and columns to the left."""
     after = CANVAS - images.images.shape[1] - before
-    return images._replace(images=torch.nn.functional.pad(images.images, (before, after, before, after)))
+    return images._replace(images=F.pad(images.images, (before, after, before, after)))
 
 
 def another_width(model: torch.nn.Module, val: ar.ImageSet, path: Path, count: int) -> dict:
@@ -154,27 +154,55 @@ def another_width(model: torch.nn.Module, val: ar.ImageSet, path: Path, count: i
     return {"bits_per_image": bits, "recognized": read}
 
 
-@torch.no_grad()
-def complete_hole(model: AnyOrderTransformer, tokens: torch.Tensor, known: torch.Tensor, labels, seed: int):
-    """Images (B, N) whose unknown pixels are drawn after all known ones (N,): a sketch of `ar.complete` for a mask."""
-    order, before, cache = hole_last(known), model.order, ar.Cache()
-    images, generator = tokens[:, order].clone(), torch.Generator().manual_seed(seed)
-    model.order = order.to(before.device)
-    with drawing(model, len(tokens)):
-        for t in range(int(known.sum()), len(known)):  # the first call computes all known slots at once
-            logits = model.next_pixels(images[:, : t + 1], labels, cache, t)[:, 0]
-            images[:, t] = torch.multinomial(logits.float().softmax(-1), 1, generator=generator).squeeze(1)
-    model.order = before
-    return images[:, order.argsort()]
+def looks(model: torch.nn.Module, tokens: torch.Tensor, labels: torch.Tensor) -> dict:
+    """Where attention looks: its mean weight by the step from the pixel to predict, over images, layers and heads.
+
+    "steps" has 8 rows, 7 up to 0 up, of 29 columns, 14 to the left to 14 to the right; beyond them lies "farther".
+    """
+    side, found, plain = model.image_size, [], F.scaled_dot_product_attention
+
+    def spy(query, key, value, attn_mask, dropout_p, is_causal):
+        allowed = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+        scores = (query @ key.mT / math.sqrt(query.shape[-1])).masked_fill(~allowed, -math.inf)
+        found.append(scores.softmax(-1).mean((0, 1)))  # (N, N)
+        return plain(query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal)
+
+    F.scaled_dot_product_attention = spy
+    try:
+        with torch.no_grad():
+            for part in torch.arange(len(tokens)).split(5):
+                model.image_logits(tokens[part].long(), labels[part])
+    finally:
+        F.scaled_dot_product_attention = plain
+    weights = torch.stack(found).mean(0)  # by the pixel to predict and the slot, which holds the pixel before
+    target, held = torch.arange(side**2).view(-1, 1), torch.arange(side**2 - 1)
+    down, right = held // side - target // side, held % side - target % side
+    near, steps = (down >= -7) & (right.abs() <= 14) & (held < target), torch.zeros(8, 29)
+    steps.index_put_((down[near] + 7, right[near] + 14), weights[:, 1:][near] / side**2, accumulate=True)
+    first = weights[:, 0].mean().item()
+    rounded = [[round(weight, 5) for weight in row] for row in steps.tolist()]
+    return {"steps": rounded, "first_slot": first, "farther": 1 - first - steps.sum().item()}
+
+
+def likeness(model: torch.nn.Module) -> list[float]:
+    """The cosine (N,) between the vector added for the pixel in row 14 and column 14 and that of every pixel."""
+    vectors = model.trunk.added(torch.arange(model.image_size**2)).detach()
+    middle = vectors[14 * model.image_size + 14]
+    return [round(each, 3) for each in F.cosine_similarity(vectors, middle.unsqueeze(0)).tolist()]
+
+
+def hexadecimal(tokens: torch.Tensor) -> list[str]:
+    """Images (B, N) of 16 levels as strings, a digit for each token."""
+    return ["".join(f"{token:x}" for token in image) for image in tokens.tolist()]
 
 
 def holes(model: AnyOrderTransformer, tokens: torch.Tensor, labels: torch.Tensor, known: torch.Tensor) -> dict:
     """Bits of the hole given all the rest, seconds per image, and how the completed digits are read."""
-    order, model.order = model.order, hole_last(known).to(model.order.device)
+    raster, model.order = model.order, torch.argsort(~known, stable=True).to(model.order.device)  # the hole last
     bits = ar.pixel_bits(model, tokens, labels)[:, ~known].double().sum(1).mean().item()
-    model.order = order
+    model.order = raster
     began = time.perf_counter()
-    filled = complete_hole(model, tokens.long(), known, labels, 0)
+    filled = ar.complete(model, tokens, known=known, labels=labels, seed=0).tokens
     spent = (time.perf_counter() - began) / len(tokens)
     read = metrics.judge(filled, labels, 16).recognized.double().mean().item()
     return {"bits": bits, "seconds": spent, "recognized": read}
@@ -242,11 +270,16 @@ def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, wr
     known = known.flatten()
     if run["name"] in POSITIONS and run["seed"] == 0:
         wide = Path(f"{path}.wide.safetensors"), full_or_quick(50, 10)
+        found["drawings"] = hexadecimal(pixels[:20])
+        found["looks"] = kept(f"{path}.looks.json", looks, model, tokens[:few], labels[:few])
+        if run["name"].startswith("learned"):
+            found["likeness"] = likeness(model)
         found["another_width"] = kept(f"{path}.width.json", another_width, model, val.first(few), *wide)
     if run["name"] == "learned_2d" and run["seed"] == 0:
         about = known, full_or_quick(64, 2)
         found["hole"] = kept(f"{path}.hole.json", particles, model, tokens[:holed], labels[:holed], *about)
     if run["class"] == "AnyOrderTransformer":
+        found["drawings"] = hexadecimal(pixels[:20])
         found["hole"] = kept(f"{path}.hole.json", holes, model, tokens[:holed], labels[:holed], known)
         orders = full_or_quick(8, 2)
         found["mixture"] = kept(f"{path}.mixture.json", mixture, model, tokens[:few], labels[:few], orders)

@@ -6,19 +6,10 @@ import math
 
 import pytest
 import torch
-from position_models import (
-    POSITIONS,
-    AddedPosition,
-    AnyOrderTransformer,
-    PositionedTransformer,
-    hole_last,
-    on_canvas,
-    order_of,
-    rotary_angles,
-    rotate,
-)
+from chapter_models import on_canvas
 
 import ar_helpers as ar
+from ar_helpers.models.positions import POSITIONS, AddedPosition, order_of, rotary_angles, rotate
 
 SIZES = {"num_levels": 3, "num_classes": 3, "width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
 ORDERS = ("raster", "columns", "serpentine")
@@ -34,12 +25,12 @@ def build(name, image_size=3, **more):
     torch.manual_seed(0)
     sizes = SIZES | {"image_size": image_size} | more
     if name in ("any order", *ORDERS):
-        model = AnyOrderTransformer(order="random" if name == "any order" else name, **sizes)
+        model = ar.AnyOrderTransformer(order="random" if name == "any order" else name, **sizes)
     else:
         positions, label_as, *rest = name.split(", ")
         stem, target = "stem" in rest, "held" not in rest
         sizes |= {"positions": positions, "label_as": label_as, "stem": stem, "target": target}
-        model = PositionedTransformer(**sizes)
+        model = ar.PositionedTransformer(**sizes)
     for parameter in model.parameters():
         parameter.data.mul_(3)
     return model.double().eval()
@@ -179,7 +170,7 @@ def test_every_parameter_is_used(name):
 def test_with_its_defaults_it_is_chapter_5_s_model():
     sizes = SIZES | {"image_size": 5, "dropout": 0.0}
     torch.manual_seed(0)
-    plain, ours = ar.PixelTransformer(**sizes).eval(), PositionedTransformer(**sizes).eval()
+    plain, ours = ar.PixelTransformer(**sizes).eval(), ar.PositionedTransformer(**sizes).eval()
     weights = plain.state_dict()
     for name in ("row_embedding", "col_embedding"):
         weights[f"trunk.added.{name}.weight"] = weights.pop(f"trunk.{name}.weight")
@@ -198,7 +189,7 @@ def test_the_label_in_the_pixel_is_the_token_in_the_pixel():
     unlabelled.load_state_dict(model.state_dict())
     torch.testing.assert_close(model.image_logits(tokens, labels), unlabelled.image_logits(inside))
     with pytest.raises(AssertionError, match="labels are no levels"):
-        PositionedTransformer(**SIZES | {"num_classes": 4, "label_as": "pixel"})
+        ar.PositionedTransformer(**SIZES | {"num_classes": 4, "label_as": "pixel"})
 
 
 # --- Encodings ----------------------------------------------------------------------------------------------------
@@ -341,8 +332,6 @@ def test_orders_are_what_they_are_called():
     assert order_of("random", 3).tolist() == list(range(9))  # until another is set
     assert order_of("columns", 3).tolist() == [0, 3, 6, 1, 4, 7, 2, 5, 8]
     assert order_of("serpentine", 3).tolist() == [0, 1, 2, 5, 4, 3, 6, 7, 8]
-    known = torch.tensor([1, 1, 0, 1, 0, 0, 1, 1, 1]).bool()
-    assert hole_last(known).tolist() == [0, 1, 3, 6, 7, 8, 2, 4, 5]
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -400,13 +389,13 @@ def test_training_in_random_orders_depends_on_the_seed_and_may_be_interrupted(tm
     found = {}
     for name, seed, broken in (("whole", 0, False), ("broken", 0, True), ("other", 1, False)):
         torch.manual_seed(0)
-        model, config = AnyOrderTransformer(**SIZES | {"image_size": 3}), ar.TrainConfig(6, 8, seed=seed)
+        model, config = ar.AnyOrderTransformer(**SIZES | {"image_size": 3}), ar.TrainConfig(6, 8, seed=seed)
         dataset, state = Stops(tokens, labels), tmp_path / f"{name}.safetensors"
         if broken:
             dataset.left = 3
             with pytest.raises(KeyboardInterrupt):
                 ar.fit(model, dataset, config, resume=state, quiet=True)
-            model, dataset.left = AnyOrderTransformer(**SIZES | {"image_size": 3}), 10**9
+            model, dataset.left = ar.AnyOrderTransformer(**SIZES | {"image_size": 3}), 10**9
         torch.manual_seed(1234)  # must not matter
         ar.fit(model, dataset, config, resume=state, quiet=True)
         found[name] = torch.cat([parameter.flatten() for parameter in model.parameters()])
@@ -414,16 +403,72 @@ def test_training_in_random_orders_depends_on_the_seed_and_may_be_interrupted(tm
     assert not torch.allclose(found["whole"], found["other"])
 
 
+KNOWN = torch.tensor([True, False, False, True])
+
+
 def test_the_hole_last_costs_what_the_image_costs_less_the_rest():
     model = build("any order", image_size=2)
-    known = torch.tensor([True, False, False, True])
-    model.order = hole_last(known)
+    model.order = torch.tensor([0, 3, 1, 2])
     tokens, labels = EVERY[[50]].expand(9, -1).clone(), torch.ones(9).long()
-    tokens[:, ~known] = torch.tensor(list(itertools.product(range(3), repeat=2)))  # all ways to fill the hole
+    tokens[:, ~KNOWN] = torch.tensor(list(itertools.product(range(3), repeat=2)))  # all ways to fill the hole
     bits = ar.pixel_bits(model, tokens, labels)
-    assert torch.equal(bits[:, known], bits[:1, known].expand(9, -1))
-    total = (-bits[:, ~known].double().sum(1)).exp2().sum().item()
+    assert torch.equal(bits[:, KNOWN], bits[:1, KNOWN].expand(9, -1))
+    total = (-bits[:, ~KNOWN].double().sum(1)).exp2().sum().item()
     assert total == pytest.approx(1, abs=1e-5)
+
+
+def test_holes_are_filled_as_often_as_the_model_says():
+    model, count = build("any order", image_size=2), 20_000
+    whole, label = EVERY[50], torch.ones(1).long()
+    filled = ar.complete(model, whole, known=KNOWN, labels=label.expand(count), seed=0)
+    assert model.order.tolist() == [0, 1, 2, 3]
+    assert torch.equal(filled.tokens[:, KNOWN], whole[KNOWN].expand(count, -1))
+    assert (filled.probabilities[:, KNOWN] == 1).all()
+    assert (filled.entropies[:, KNOWN] == 0).all()
+    ways = whole.repeat(9, 1)
+    ways[:, ~KNOWN] = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    model.order = torch.tensor([0, 3, 1, 2])
+    expected = (-ar.pixel_bits(model, ways, label.expand(9))[:, ~KNOWN].sum(1)).exp2()
+    found = torch.stack([(filled.tokens == way).all(1).double().mean() for way in ways])
+    torch.testing.assert_close(found, expected.double(), atol=0.015, rtol=0)
+    chosen = filled.probabilities[:, ~KNOWN].prod(1)
+    which = (filled.tokens[:5, None] == ways).all(-1).float().argmax(1)
+    torch.testing.assert_close(chosen[:5], expected[which], rtol=1e-4, atol=1e-6)
+
+
+def test_values_in_the_hole_do_not_matter_to_complete_and_each_image_may_have_its_own():
+    model = build("any order", image_size=5)
+    tokens, labels = some(model)
+    known = torch.ones(25, dtype=torch.bool)
+    known[[6, 7, 11, 12]] = False
+    filled = ar.complete(model, tokens, known=known, labels=labels, seed=0).tokens
+    other = tokens.clone()
+    other[:, ~known] = (tokens[:, ~known] + 1) % 3
+    assert torch.equal(ar.complete(model, other, known=known, labels=labels, seed=0).tokens, filled)
+    assert torch.equal(filled[:, known], tokens[:, known])
+    assert not torch.equal(filled, tokens)
+    assert torch.equal(ar.complete(model, tokens, known=torch.ones(25).bool(), labels=labels).tokens, tokens)
+    free = ar.complete(model, tokens, known=torch.zeros(25).bool(), labels=labels, seed=0).tokens
+    assert torch.equal(free, ar.generate(model, labels, seed=0).tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("any order", {}, "either keep_rows or known must be given, not both or none"),
+        ("any order", {"keep_rows": 1, "known": KNOWN}, "either keep_rows or known must be given, not both or none"),
+        ("columns", {"known": KNOWN}, "model must have learned any order if known is given, not columns order"),
+        ("rope_2d, token", {"known": KNOWN}, "any order if known is given, not raster order"),
+        ("any order", {"known": KNOWN[:3]}, "known"),
+        ("any order", {"known": KNOWN.long()}, "known"),
+    ],
+)
+def test_what_complete_cannot_do_it_says(name, options, message):
+    model = build(name, image_size=2)
+    with pytest.raises((ValueError, TypeError), match=message):
+        ar.complete(model, EVERY[:3], labels=[0, 1, 2], **options)
+    with pytest.raises(ValueError, match="tokens"):
+        ar.complete(build("any order", image_size=2), EVERY[:3] + 3, known=KNOWN, labels=[0, 1, 2])
 
 
 # --- The benchmark's measures --------------------------------------------------------------------------------------
@@ -438,16 +483,3 @@ def test_slants_are_columns_to_the_right_for_each_row_up():
             images[image, row, col] = 15
     assert slants(images).tolist() == pytest.approx([0, 1, -0.5], abs=0.02)
     assert slants(torch.zeros(1, 28, 28)).isnan().all()
-
-
-def test_a_completed_hole_keeps_the_rest_and_gives_the_order_back():
-    from positions import complete_hole
-
-    model = build("any order", image_size=5)
-    tokens, labels = some(model)
-    known = torch.ones(25, dtype=torch.bool)
-    known[[6, 7, 11, 12]] = False
-    filled = complete_hole(model, tokens, known, labels, seed=0)
-    assert torch.equal(filled[:, known], tokens[:, known])
-    assert not torch.equal(filled, tokens)
-    assert model.order.tolist() == list(range(25))

@@ -1,11 +1,11 @@
-"""What `positions.py` trains: transformers that are told in other ways where a pixel is, and other orders."""
+"""The models of chapter 12: ways to tell where a pixel is, and orders of drawing."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ar_helpers.models.base import Cache
-from ar_helpers.models.transformer import (
+from .base import Cache
+from .transformer import (
     Attention,
     Block,
     PixelTransformer,
@@ -174,27 +174,12 @@ class PositionedTransformer(PixelTransformer):
         self.trunk = PositionedTrunk(added, told, label_as, *about, *sizes.values())
         if positions.startswith("rope"):
             pairs = width // heads // 2
-            query, key = (rotary_angles(positions, each, image_size, pairs, base) for each in (told, held))
+            query, key = (
+                rotary_angles(positions, each, image_size, pairs, base)
+                for each in (told, held)
+            )
             for block in self.trunk.blocks:
                 block.attention = RotaryAttention(width, heads, dropout, query, key)
-
-
-def on_canvas(model, image_size):
-    """The same model for images of another size.
-
-    Learned vectors belong to rows, columns or pixels. Those that were never learned are
-    copies of the nearest row's, column's or pixel's. All other parts fit any size.
-    """
-    old, weights = model.image_size, dict(model.state_dict())
-    nearest = torch.arange(image_size).clamp(max=old - 1)
-    for name, weight in weights.items():
-        if name.endswith(("row_embedding.weight", "col_embedding.weight")):
-            weights[name] = weight[nearest]
-        if name.endswith("position_embedding.weight"):
-            weights[name] = weight[(old * nearest.unsqueeze(1) + nearest).flatten()]
-    other = type(model)(**model.config | {"image_size": image_size})
-    other.load_state_dict(weights)
-    return other.to(next(model.parameters())).train(model.training)
 
 
 def order_of(name, image_size):
@@ -205,11 +190,6 @@ def order_of(name, image_size):
     if name == "serpentine":  # every second row from right to left
         position[1::2] = position[1::2].flip(1)
     return position.flatten()
-
-
-def hole_last(known):
-    """The order (N,) that draws the pixels in a mask (N,) first, and then the rest."""
-    return torch.argsort(~known, stable=True)
 
 
 class AnyOrderTrunk(nn.Module):
@@ -254,6 +234,7 @@ class AnyOrderTransformer(SequenceModel):
         sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
         super().__init__(num_levels, image_size, num_classes, order=order, **sizes)
         assert order in ("random", "raster", "columns", "serpentine"), f"order={order}?"
+        self.any_order = order == "random"
         self.register_buffer("order", order_of(order, image_size), persistent=False)
         num_tokens = num_levels + max(num_classes, 1)  # each class is a token too
         self.trunk = AnyOrderTrunk(num_tokens, image_size, *sizes.values())
@@ -261,7 +242,7 @@ class AnyOrderTransformer(SequenceModel):
 
     def forward(self, tokens, labels=None, cache=None):
         order = self.order.expand(len(tokens), -1)  # (B, N)
-        if self.training and self.config["order"] == "random":
+        if self.training and self.any_order:
             order = torch.rand(order.shape, device=order.device).argsort(dim=1)
         drawn = tokens.gather(1, order) if cache is None else tokens
         start, end = 0 if cache is None else cache.length, tokens.shape[1]
