@@ -81,7 +81,7 @@ class TwoStackLayer(nn.Module):
 class PixelCNN(SequenceModel):
     """Two stacks without a blind spot: one for the rows above, one for the pixel's row.
 
-    The steps of a layer are 1, 2, 4, ... pixels long, in turn: `dilations` lengths.
+    The kernels of the layers are stretched by 1, 2, 4, ..., `dilations` values in turn.
     """
 
     def __init__(
