@@ -14,7 +14,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import common
@@ -264,26 +264,34 @@ def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, wr
     asked, (pixels, milliseconds) = torch.arange(count) % 10, drawn(model, Path(f"{path}.drawings.safetensors"), count)
     found = {"recognized": metrics.judge(pixels, asked, 16).recognized.double().mean().item()}
     found |= slant_of(pixels, asked, written) | {"milliseconds_per_image": milliseconds}
+    if run["seed"] == 0:
+        found["drawings"] = hexadecimal(pixels[:20])
     tokens, labels = ar.quantize(val.images, 16).flatten(1), val.labels
     known = torch.ones(28, 28, dtype=torch.bool)
-    known[10:18, 10:18] = False  # the middle of the digit
-    known = known.flatten()
+    known[5:23, 5:14] = False  # the hole of chapter 6
+    hole = tokens[:holed], labels[:holed], known.flatten()
     if run["name"] in POSITIONS and run["seed"] == 0:
         wide = Path(f"{path}.wide.safetensors"), full_or_quick(50, 10)
-        found["drawings"] = hexadecimal(pixels[:20])
         found["looks"] = kept(f"{path}.looks.json", looks, model, tokens[:few], labels[:few])
         if run["name"].startswith("learned"):
             found["likeness"] = likeness(model)
         found["another_width"] = kept(f"{path}.width.json", another_width, model, val.first(few), *wide)
-    if run["name"] == "learned_2d" and run["seed"] == 0:
-        about = known, full_or_quick(64, 2)
-        found["hole"] = kept(f"{path}.hole.json", particles, model, tokens[:holed], labels[:holed], *about)
-    if run["class"] == "AnyOrderTransformer":
-        found["drawings"] = hexadecimal(pixels[:20])
-        found["hole"] = kept(f"{path}.hole.json", holes, model, tokens[:holed], labels[:holed], known)
+    if getattr(model, "any_order", False):
+        found["hole"] = kept(f"{path}.hole.json", holes, model, *hole)
         orders = full_or_quick(8, 2)
         found["mixture"] = kept(f"{path}.mixture.json", mixture, model, tokens[:few], labels[:few], orders)
+    if run["name"] in ("raster", "transformer"):
+        found["hole"] = kept(f"{path}.hole.json", particles, model, *hole, full_or_quick(64, 2))
     return found
+
+
+def shipped(work: Path, val: ar.ImageSet, written: list[float]) -> Iterator[dict]:
+    """The book's model for any order, and chapter 6's model, which fills holes with particles."""
+    for name in ("any_order", "transformer"):
+        model, run = ar.load_pretrained(name), {"name": name, "seed": 0, "steps": RECIPES[name].config.steps}
+        bits = kept(str(work / f"{name}.bits.json"), lambda model: {"bits": ar.bits_per_pixel(model, val)}, model)
+        found = run | {"val_bits_per_pixel": bits["bits"], "parameters": common.count_parameters(model)}
+        yield found | measured(run, model, work / name, val, written)
 
 
 def main() -> None:
@@ -316,6 +324,7 @@ def main() -> None:
     if quick_mode():
         print(common.QUICK)
     elif options.first is None:
+        record["shipped"] = list(shipped(work, val, written))
         common.write(RECORDS / "positions.json", record)
 
 

