@@ -316,11 +316,11 @@ def compress(arguments: argparse.Namespace) -> None:
     side = model.image_size
     pictures = np.stack([_small_and_grey(path, side) for path in arguments.pictures])  # (B, H, W), uint8
     pixels = tokens.quantize(torch.from_numpy(pictures), model.num_levels).flatten(1)
+    out = Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)  # if it cannot be, say so before the work
     content = codec.pack(arguments.model, zlib.crc32(source.read_bytes()), pixels, codec.encode(model, pixels))
     kept = _grey(pixels, model)
     sizes = {arguments.out: len(content)} | codec.rivals(kept)
-    out = Path(arguments.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write(out, content)
     heads = ["format", "bytes", "bits per pixel"]
     rows = [[name, f"{size:,}", f"{8 * size / kept.size:.3f}"] for name, size in sizes.items()]

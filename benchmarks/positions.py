@@ -144,8 +144,9 @@ def padded(images: ar.ImageSet, before: int) -> ar.ImageSet:
 def another_width(model: torch.nn.Module, val: ar.ImageSet, path: Path, count: int) -> dict:
     """Bits per image on a larger canvas, digits in its corner or its middle, and how its drawings are read."""
     wider, margin = on_canvas(model, CANVAS), (CANVAS - model.image_size) // 2
-    bits = {name: CANVAS**2 * ar.bits_per_pixel(wider, padded(val, before), quiet=True)
-            for name, before in (("corner", 0), ("middle", margin))}  # fmt: skip
+    bits = {"own": model.image_size**2 * ar.bits_per_pixel(model, val, quiet=True)}
+    for name, before in (("corner", 0), ("middle", margin)):
+        bits[name] = CANVAS**2 * ar.bits_per_pixel(wider, padded(val, before), quiet=True)
     tokens = drawn(wider, path, count)[0].view(-1, CANVAS, CANVAS)
     read = {}
     for name, before in (("corner", 0), ("middle", margin)):

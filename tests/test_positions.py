@@ -483,3 +483,42 @@ def test_slants_are_columns_to_the_right_for_each_row_up():
             images[image, row, col] = 15
     assert slants(images).tolist() == pytest.approx([0, 1, -0.5], abs=0.02)
     assert slants(torch.zeros(1, 28, 28)).isnan().all()
+
+
+@pytest.mark.parametrize("positions", ["learned_2d", "rope_2d"])
+def test_where_attention_looks_equals_a_slow_loop(positions):
+    from positions import looks
+
+    model = build(f"{positions}, token", image_size=4, depth=1, dropout=0.0).float()
+    tokens, labels = some(model, 3)
+    found = looks(model, tokens, labels)
+    block, side = model.trunk.blocks[0], 4
+    x = []
+    block.norm.register_forward_hook(lambda module, given, result: x.append(result))
+    model.image_logits(tokens, labels)
+    joined = block.attention.query_key_value(x[0]).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+    query, key = joined[0], joined[1]
+    if positions == "rope_2d":
+        query, key = rotate(query, block.attention.query_angles), rotate(key, block.attention.key_angles)
+    expected, first = torch.zeros(8, 29), 0.0
+    for image, head, t in itertools.product(range(3), range(2), range(16)):
+        weights = torch.stack([query[image, head, t] @ key[image, head, s] / 8**0.5 for s in range(t + 1)]).softmax(0)
+        first += weights[0].item() / 96
+        for s in range(1, t + 1):
+            down, right = (s - 1) // side - t // side, (s - 1) % side - t % side
+            expected[down + 7, right + 14] += weights[s].item() / 96
+    torch.testing.assert_close(torch.tensor(found["steps"]), expected, atol=2e-5, rtol=0)
+    assert found["first_slot"] == pytest.approx(first, abs=1e-5)
+    assert found["farther"] == pytest.approx(0, abs=1e-5)
+
+
+def test_what_the_record_keeps_of_a_model():
+    from positions import hexadecimal, likeness
+
+    tokens = torch.randint(16, (3, 784))
+    assert [[int(digit, 16) for digit in image] for image in hexadecimal(tokens)] == tokens.tolist()
+    model = ar.PositionedTransformer(width=16, depth=1, heads=2, positions="learned_2d")
+    found, added = torch.tensor(likeness(model)), model.trunk.added
+    assert found.argmax() == 14 * 28 + 14
+    a, b = (added.row_embedding.weight[row] + added.col_embedding.weight[col] for row, col in ((14, 14), (3, 5)))
+    assert found[3 * 28 + 5].item() == pytest.approx(torch.cosine_similarity(a, b, dim=0).item(), abs=6e-4)
