@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .checks import (
+    check_agreement,
     check_at_least,
     check_image_rows,
     check_images,
@@ -48,6 +49,35 @@ def dequantize(tokens: Tensor, num_levels: int) -> Tensor:
     tokens = torch.as_tensor(tokens)
     check_integers("tokens", tokens, num_levels - 1)
     return (tokens.float() + 0.5) / num_levels
+
+
+def pack_colours(tokens: Tensor, num_levels: int = 16) -> Tensor:
+    """Join the levels of red, green and blue to one token: (red * L + green) * L + blue.
+
+    Args:
+        tokens: (..., 3) integers from 0 to L - 1, as `quantize` returns them for colour images (..., H, W, 3).
+        num_levels: the number L of levels of a channel, from 2 to 256.
+
+    Returns:
+        Tokens (...) from 0 to L**3 - 1, int16 where L**3 and a start token fit, else int32.
+    """
+    check_num_levels(num_levels)
+    tokens = torch.as_tensor(tokens)
+    check_integers("tokens", tokens, num_levels - 1)
+    check_agreement("tokens must have three channels in the last axis", tokens.shape[-1:] == (3,), tuple(tokens.shape))
+    red, green, blue = tokens.int().unbind(-1)
+    packed = (red * num_levels + green) * num_levels + blue
+    return packed.to(torch.int16 if num_levels**3 < 2**15 else torch.int32)
+
+
+def unpack_colours(tokens: Tensor, num_levels: int = 16) -> Tensor:
+    """The levels (..., 3), uint8, of red, green and blue that `pack_colours` joined to tokens (...)."""
+    check_num_levels(num_levels)
+    tokens = torch.as_tensor(tokens)
+    check_integers("tokens", tokens, num_levels**3 - 1)
+    tokens = tokens.int()
+    parts = tokens // num_levels**2, tokens // num_levels % num_levels, tokens % num_levels
+    return torch.stack(parts, dim=-1).to(torch.uint8)
 
 
 def binarize(images: Tensor, seed: int) -> Tensor:
