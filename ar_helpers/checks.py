@@ -226,11 +226,13 @@ def check_agreement(message: str, agree: bool, given) -> None:
 def check_image_set(name: str, images, side: int | None = None) -> None:
     """Raise unless these are images (M, H, W), uint8, with labels (M,), at least one; of this side if one is named."""
     pixels, labels = getattr(images, "images", None), getattr(images, "labels", None)
-    if not isinstance(pixels, Tensor) or pixels.dim() != 3 or not isinstance(labels, Tensor):
-        raise TypeError(f"{name} must be an ImageSet of images (M, H, W), as digits.val is, not {describe(images)}")
+    grey_or_colour = isinstance(pixels, Tensor) and (pixels.dim() == 3 or (pixels.dim() == 4 and pixels.shape[3] == 3))
+    if not grey_or_colour or not isinstance(labels, Tensor):
+        shapes = "images (M, H, W) or (M, H, W, 3)"
+        raise TypeError(f"{name} must be an ImageSet of {shapes}, as digits.val is, not {describe(images)}")
     check_agreement(f"{name} must hold at least one image", len(pixels) > 0, "none")
-    if side is not None and tuple(pixels.shape[1:]) != (side, side):
-        height, width = pixels.shape[1:]
+    if side is not None and tuple(pixels.shape[1:3]) != (side, side):
+        height, width = pixels.shape[1:3]
         raise ValueError(f"{name} must be of {side} x {side} pixels, as the model's images are, not {height} x {width}")
 
 
@@ -272,6 +274,7 @@ def check_dataset(model, dataset, num_levels) -> None:
     highest = max(int(part.max()) for part in dataset.tokens.split(4096))
     if highest >= num_levels:
         raise ValueError(f"dataset has tokens up to {highest}, but the model has num_levels={num_levels}")
-    pixels = dataset.tokens.shape[1]
-    if pixels != model.image_size**2:
-        raise ValueError(f"dataset has images of {pixels} pixels, but the model has image_size={model.image_size}")
+    length = dataset.tokens.shape[1]
+    if length != model.sequence_length:
+        theirs = f"image_size={model.image_size}" + f" and {model.channels} tokens for each" * (model.channels > 1)
+        raise ValueError(f"dataset has images of {length} pixels, but the model has {theirs}")

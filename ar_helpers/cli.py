@@ -341,9 +341,8 @@ def _small_and_grey(path: str, side: int) -> np.ndarray:
 
 
 def _grey(pixels: torch.Tensor, model: nn.Module) -> np.ndarray:
-    """Tokens (B, N) as pictures (B, H, W), uint8."""
-    values = np.round(255 * tokens.dequantize(pixels, model.num_levels).numpy()).astype(np.uint8)
-    return values.reshape(-1, model.image_size, model.image_size)
+    """Tokens (B, N) as pictures (B, H, W) or (B, H, W, 3), uint8."""
+    return np.round(255 * plots.as_pictures(pixels, model.num_levels)).astype(np.uint8)
 
 
 def decompress(arguments: argparse.Namespace) -> None:

@@ -99,7 +99,7 @@ def encode(model: nn.Module, tokens: Tensor) -> bytes:
     Returns:
         About as many bits as the model's score says, and some 40 more to end the code.
     """
-    check_tokens("tokens", tokens, model.num_levels, model.image_size**2, model.image_size**2)
+    check_tokens("tokens", tokens, model.num_levels, model.sequence_length, model.sequence_length)
     labels, coder = cheapest_labels(model, tokens), constriction.stream.queue.RangeEncoder()
     if labels is not None:
         coder.encode(labels.numpy().astype(np.int32), constriction.stream.model.Uniform(model.num_classes))

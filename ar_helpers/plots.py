@@ -8,12 +8,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from .checks import check_agreement, check_at_least, check_ending
 from .files import write
+from .tokens import unpack_colours
 
 GREY = "#7b7b7b"  # has enough contrast with white and with nearly black
 INK, ACCENT = "#0072b2", "#d55e00"  # of the colour-blind-safe palette of Okabe and Ito
@@ -67,16 +69,23 @@ def style() -> None:
     )
 
 
-def _pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
-    """Images (M, H, W) or rows of pixels (M, N) as grey values from 0 to 1, (M, H, W)."""
+def as_pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
+    """Images (M, H, W), (M, H, W, 3) or rows of tokens (M, N) as values from 0 to 1, (M, H, W) or (M, H, W, 3)."""
     pixels = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
     if pixels.ndim == 2:
-        side = math.isqrt(pixels.shape[1])
-        square = side * side == pixels.shape[1]
+        channels = 1 if math.isqrt(pixels.shape[1]) ** 2 == pixels.shape[1] else 3
+        side = math.isqrt(pixels.shape[1] // channels)
+        square = channels * side * side == pixels.shape[1]
         check_agreement("images of shape (M, N) must be square", square, f"of {pixels.shape[1]} pixels")
-        pixels = pixels.reshape(-1, side, side)
-    check_agreement("images must have shape (M, H, W) or (M, N)", pixels.ndim == 3, pixels.shape)
+        pixels = pixels.reshape(-1, side, side, *[channels] * (channels > 1))
+    colour = pixels.ndim == 4 and pixels.shape[3] == 3
+    check_agreement(
+        "images must have shape (M, H, W), (M, H, W, 3) or (M, N)", colour or pixels.ndim == 3, pixels.shape
+    )
     check_agreement("images must hold at least one image", len(pixels) > 0, "none")
+    if num_levels is not None and num_levels > 256:  # packed colours
+        num_levels = round(num_levels ** (1 / 3))
+        pixels = unpack_colours(torch.from_numpy(pixels), num_levels).numpy()
     if num_levels is not None:
         return (pixels + 0.5) / num_levels
     return pixels / 255 if pixels.dtype == np.uint8 else pixels
@@ -96,17 +105,18 @@ def show_images(
     titles: Sequence[str] | None = None,
     size: float = 0.8,
 ) -> Figure:
-    """A grid of grey images, from 0 (black) to 1 (white), without smoothing.
+    """A grid of images, from 0 (black) to 1 (white), without smoothing.
 
     Args:
-        images: (M, H, W), or (M, N) rows of square images: tokens when num_levels is given, else uint8 or floats
-            from 0 to 1.
-        num_levels: the number of levels K of tokens; each token is drawn at the centre of its bin.
+        images: grey (M, H, W), colour (M, H, W, 3), or (M, N) rows of square images, grey or with three channels for
+            each pixel: tokens when num_levels is given, else uint8 or floats from 0 to 1.
+        num_levels: the number of levels K of tokens, above 256 of packed colours. Each token is drawn at the centre of
+            its bin.
         columns: images in a row.
         titles: (M,) strings, drawn above the images.
         size: the width of an image in inches.
     """
-    pictures = _pictures(images, num_levels)
+    pictures = as_pictures(images, num_levels)
     agree = titles is None or len(titles) == len(pictures)
     check_agreement(f"titles must be {len(pictures)}, one for each image", agree, len(titles or ()))
     rows, columns = _grid(len(pictures), columns)
@@ -146,10 +156,14 @@ def show_maps(
     check_agreement("tokens, probabilities and entropies must be of one shape", alike, ", ".join(map(str, shapes)))
     agree = titles is None or len(titles) == len(tokens)
     check_agreement(f"titles must be {len(tokens)}, one for each image", agree, len(titles or ()))
+    chances, surprise = as_pictures(probabilities, None), as_pictures(entropies, None)
+    most = math.log2(num_levels)
+    if chances.ndim == 4:  # a map of pixels: their channels together
+        chances, surprise, most = chances.prod(3), surprise.sum(3), 3 * most
     kinds = (
-        ("image", _pictures(tokens, num_levels), "gray", 1.0, "grey value"),
-        ("probability of the pixel", _pictures(probabilities, None), "viridis", 1.0, "probability"),
-        ("entropy of the prediction", _pictures(entropies, None), "magma", math.log2(num_levels), "bits"),
+        ("image", as_pictures(tokens, num_levels), "gray", 1.0, "grey value"),
+        ("probability of the pixel", chances, "viridis", 1.0, "probability"),
+        ("entropy of the prediction", surprise, "magma", most, "bits"),
     )
     rows = len(kinds[0][1])
     figure, axes = plt.subplots(rows, 3, figsize=(8, 0.4 + 2.1 * rows), squeeze=False, layout="compressed")
@@ -194,10 +208,10 @@ def plot_history(histories, baselines: Mapping[str, float] | None = None) -> Fig
 
 
 def tile(pictures: np.ndarray, columns: int, scale: int) -> np.ndarray:
-    """Grey pictures (M, H, W), uint8, in a grid with thin lines between, each pixel `scale` pixels wide and high."""
-    count, height, width = pictures.shape
+    """Pictures (M, H, W) or (M, H, W, 3), uint8, in a grid with thin lines between, `scale` times as wide and high."""
+    count, height, width, *channels = pictures.shape
     rows, columns = _grid(count, columns)
-    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 96, np.uint8)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, *channels), 96, np.uint8)
     for i, picture in enumerate(pictures):
         top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
         canvas[top : top + height, left : left + width] = picture
@@ -205,7 +219,7 @@ def tile(pictures: np.ndarray, columns: int, scale: int) -> np.ndarray:
 
 
 def enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
-    """Each pixel of a picture (H, W) as a square of `scale` pixels a side; at least 1."""
+    """Each pixel of a picture (H, W) or (H, W, 3) as a square of `scale` pixels a side; at least 1."""
     check_at_least(1, scale=scale)
     return picture.repeat(scale, 0).repeat(scale, 1)
 
@@ -233,11 +247,12 @@ def animate(
     Returns:
         The bytes of the GIF.
     """
-    pictures = np.round(_pictures(tokens, num_levels) * 255).astype(np.uint8)
+    pictures = np.round(as_pictures(tokens, num_levels) * 255).astype(np.uint8)
     check_at_least(2, frames=frames)
     if path is not None:
         check_ending(".gif", Path(path))
-    order = np.arange(pictures[0].size).reshape(pictures[0].shape)
+    height, width, *channels = pictures[0].shape
+    order = np.arange(height * width).reshape(height, width, *[1] * len(channels))
     finished, *stages = (
         Image.fromarray(tile(np.where(order < drawn, pictures, 48).astype(np.uint8), columns, scale))
         for drawn in [order.size, *np.linspace(0, order.size, frames).round()[:-1]]

@@ -138,7 +138,7 @@ def generate(
         temperature, top_k, top_p: see `sampling_probabilities`.
         seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
     """
-    num_pixels = model.image_size**2
+    num_pixels = model.sequence_length
     prompt = torch.zeros(1, 0, dtype=torch.long) if prompt is None else torch.as_tensor(prompt)
     prompt = prompt.unsqueeze(0) if prompt.dim() == 1 else prompt
     check_tokens("prompt", prompt, model.num_levels, 0, num_pixels - 1)
@@ -152,7 +152,7 @@ def generate(
 
 def _draw_rest(model, images, start, labels=None, count=None, seed=None, **knobs) -> Samples:
     """Draw all but the first `start` pixels, in the model's order, of images (B, N), or of one image for all."""
-    device, num_pixels, order = next(model.parameters()).device, model.image_size**2, drawing_order(model)
+    device, num_pixels, order = next(model.parameters()).device, model.sequence_length, drawing_order(model)
     sampling_probabilities(torch.zeros(1, model.num_levels), **knobs)  # bad knobs fail before work
     labels = None if labels is None else torch.as_tensor(labels)
     counts = {"count": count, "labels": None if labels is None else labels.numel()}
@@ -200,12 +200,12 @@ def complete(
         options: labels, count, temperature, top_k, top_p and seed, as `generate` takes them.
     """
     check_agreement("either keep_rows or known must be given", (keep_rows is None) != (known is None), "both or none")
-    tokens, num_pixels = torch.as_tensor(tokens), model.image_size**2
+    tokens, num_pixels = torch.as_tensor(tokens), model.sequence_length
     allowed = (num_pixels,), (len(tokens) if tokens.dim() else 0, num_pixels)
     check_shape("tokens", tokens, *allowed, words=f"({num_pixels},) or (B, {num_pixels})")
     if known is None:
         check_range(0, model.image_size - 1, keep_rows=keep_rows)
-        return generate(model, prompt=tokens[..., : keep_rows * model.image_size], **options)
+        return generate(model, prompt=tokens[..., : keep_rows * model.channels * model.image_size], **options)
     any_order, learned = getattr(model, "any_order", False), getattr(model, "config", {}).get("order", "raster")
     check_agreement("model must have learned any order if known is given", any_order, f"{learned} order")
     images, known = tokens.view(-1, num_pixels), torch.as_tensor(known)
@@ -243,7 +243,7 @@ def inpaint(
         particles: their number P, at least 1.
         seed: the same seed gives the same images on a CPU; None draws on torch's global random state.
     """
-    device, num_pixels = next(model.parameters()).device, model.image_size**2
+    device, num_pixels = next(model.parameters()).device, model.sequence_length
     tokens, known = torch.as_tensor(tokens), torch.as_tensor(known)
     check_tokens("tokens", tokens.unsqueeze(0), model.num_levels, num_pixels, num_pixels)
     check_bool("known", known)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .checks import check_agreement, check_at_least, check_image_set
 from .data import ImageSet
 from .files import progress
-from .tokens import binarize, quantize
+from .tokens import binarize, image_tokens, is_colour
 
 
 def entropy_bits(probabilities: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def bits_per_pixel(model: nn.Module, images: ImageSet, quiet: bool = False) -> f
 
     Args:
         model: any model of the book. Conditional models are told the true labels.
-        images: images (M, H, W), uint8, and their labels (M,); quantized to the model's levels here.
+        images: images (M, H, W) or (M, H, W, 3), uint8, and their labels (M,); they become tokens here.
         quiet: show no bar.
 
     Returns:
@@ -78,10 +78,10 @@ def bits_per_pixel(model: nn.Module, images: ImageSet, quiet: bool = False) -> f
     total = 0.0
     with progress(unit="image", total=len(images.images), quiet=quiet) as bar:
         for pixels, labels in zip(images.images.split(200), images.labels.split(200), strict=True):
-            tokens = quantize(pixels, model.num_levels).flatten(1)
+            tokens = image_tokens(pixels, model)
             total += pixel_bits(model, tokens, labels if model.num_classes else None).double().sum().item()
             bar.update(len(pixels))
-    return total / images.images.numel()
+    return total / len(images.images) / model.image_size**2
 
 
 def binarized(images: ImageSet, seed: int) -> ImageSet:
@@ -111,14 +111,14 @@ def binary_nats(model: nn.Module, images: ImageSet, draws: int = 5) -> tuple[flo
 def fingerprint(model: nn.Module) -> float:
     """The bits per pixel on 16 fixed pseudo-random images: equal for two models only if they compute the same."""
     generator = torch.Generator().manual_seed(0)
-    size = (16, model.image_size, model.image_size)
+    size = (16, model.image_size, model.image_size) + (3,) * is_colour(model)
     images = torch.randint(256, size, generator=generator, dtype=torch.uint8)
     return bits_per_pixel(model, ImageSet(images, torch.arange(16) % max(model.num_classes, 1)))
 
 
 def drawing_order(model: nn.Module) -> Tensor:
     """The positions (N,) of the pixels in the order in which a model draws them: 0, 1, 2 ... for most models."""
-    raster = torch.arange(model.image_size**2, device=next(model.parameters()).device)
+    raster = torch.arange(model.sequence_length, device=next(model.parameters()).device)
     return getattr(model, "order", raster)
 
 

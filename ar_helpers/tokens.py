@@ -80,6 +80,23 @@ def unpack_colours(tokens: Tensor, num_levels: int = 16) -> Tensor:
     return torch.stack(parts, dim=-1).to(torch.uint8)
 
 
+def is_colour(model) -> bool:
+    """Whether a model draws in colour: it has three tokens for each pixel, or more levels than a grey image."""
+    return model.channels == 3 or model.num_levels > 256
+
+
+def image_tokens(images: Tensor, model) -> Tensor:
+    """The tokens (B, N) of images (B, H, W), or in colour (B, H, W, 3), as a model takes them.
+
+    A token stands for a grey pixel, for the colour of a pixel, or for one of its channels, in the order red, green and
+    blue. Images are uint8, or floating point from 0 to 1.
+    """
+    packed = model.num_levels > 256
+    levels = round(model.num_levels ** (1 / 3)) if packed else model.num_levels
+    tokens = quantize(images, levels)
+    return (pack_colours(tokens, levels) if packed else tokens).flatten(1)
+
+
 def binarize(images: Tensor, seed: int) -> Tensor:
     """Draw black-and-white pixels: each is white with its grey value x / 255 as the probability.
 

@@ -259,7 +259,7 @@ def fit(
             if step % note and step < steps:
                 continue
             history.train_steps.append(step)
-            history.train_bits.append(loss_sum.item() / (step - noted) / math.log(2))
+            history.train_bits.append(model.channels * loss_sum.item() / (step - noted) / math.log(2))
             if not math.isfinite(history.train_bits[-1]):
                 raise FloatingPointError(f"the loss is {history.train_bits[-1]} at step {step}: try a lower rate")
             noted, loss_sum = step, torch.zeros((), device=device)

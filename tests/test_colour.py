@@ -4,9 +4,12 @@ import itertools
 
 import pytest
 import torch
+from colour_models import ColourTransformer, NestedColourTransformer
+from PIL import Image
 
 import ar_helpers as ar
-from ar_helpers.tokens import pack_colours, unpack_colours
+from ar_helpers.plots import as_pictures
+from ar_helpers.tokens import image_tokens, pack_colours, unpack_colours
 
 
 @pytest.mark.parametrize("num_levels", [2, 3, 16, 31, 32, 33])
@@ -46,3 +49,146 @@ def test_what_cannot_be_packed_is_named():
         unpack_colours(torch.tensor(4096))
     with pytest.raises(TypeError, match="integers"):
         pack_colours(torch.zeros(3))
+
+
+# --- Models -------------------------------------------------------------------------------------------------------
+
+SMALL = {"width": 16, "depth": 1, "heads": 2, "dropout": 0.5, "num_classes": 2}
+INNER = {"inner_width": 16, "inner_depth": 1, "inner_heads": 2}
+MODELS = ["packed", "nested 1 x 1", "nested 2 x 2", "nested 1 x 2"]
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def build(name, image_size=4, levels=3):
+    """A tiny model, far from uniform, that is ready for use."""
+    torch.manual_seed(0)
+    if name == "packed":
+        model = ColourTransformer(levels**3, image_size, **SMALL)
+    else:
+        patch = {"patch_height": int(name[7]), "patch_width": int(name[11])}
+        model = NestedColourTransformer(levels, image_size, **SMALL, **INNER, **patch)
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    return model.double().eval()
+
+
+def some(model, count=5):
+    generator = torch.Generator().manual_seed(1)
+    size = count, model.sequence_length
+    return torch.randint(model.num_levels, size, generator=generator), torch.arange(count) % 2
+
+
+def order(model):
+    return getattr(model, "order", torch.arange(model.sequence_length))
+
+
+@every_model
+def test_logits_depend_on_all_the_tokens_drawn_before_and_on_no_others(name):
+    model = build(name)
+    (tokens, labels), drawn = some(model, 2), order(model)
+    assert sorted(drawn.tolist()) == list(range(model.sequence_length))
+    logits = model.image_logits(tokens, labels)[:, drawn]
+    for t in range(model.sequence_length):
+        changed = tokens.clone()
+        changed[:, drawn[t]] = (changed[:, drawn[t]] + 1) % model.num_levels
+        moved = (model.image_logits(changed, labels)[:, drawn] != logits).any(-1).any(0)
+        assert moved.tolist() == [i > t for i in range(model.sequence_length)]
+
+
+@every_model
+def test_a_cache_changes_nothing(name):
+    model, cache = build(name), ar.Cache()
+    tokens, labels = some(model)
+    whole, drawn = model.image_logits(tokens, labels)[:, order(model)], tokens[:, order(model)]
+    for t in range(model.sequence_length):
+        torch.testing.assert_close(model.next_logits(drawn[:, :t], labels, cache), whole[:, t])
+        if t % 5 == 0:
+            torch.testing.assert_close(model.next_logits(drawn[:, :t], labels), whole[:, t])
+
+
+@every_model
+def test_probabilities_of_all_images_sum_to_one(name):
+    model = build(name, 1 if name == "packed" else 2, 2)
+    count = model.num_levels**model.sequence_length  # 8 or 4,096
+    images = torch.tensor(list(itertools.product(range(model.num_levels), repeat=model.sequence_length)))
+    log_probabilities = model.image_logits(images, torch.zeros(count).long()).log_softmax(-1)
+    of_images = log_probabilities.gather(-1, images.unsqueeze(-1)).sum((1, 2)).exp()
+    assert of_images.max() > 2 / count
+    assert of_images.sum().item() == pytest.approx(1, abs=1e-9)
+
+
+@every_model
+def test_the_first_pixel_and_rows_are_kept(name):
+    model = build(name)
+    tokens, labels = some(model, 2)
+    begun = ar.generate(model, labels, prompt=tokens[:, : model.channels], seed=0).tokens
+    assert torch.equal(begun[:, : model.channels], tokens[:, : model.channels])
+    assert not torch.equal(begun, tokens)
+    half = ar.complete(model, tokens, 2, labels=labels, seed=0).tokens
+    assert torch.equal(half[:, : 8 * model.channels], tokens[:, : 8 * model.channels])
+    assert not torch.equal(half, tokens)
+
+
+@every_model
+def test_bits_are_for_each_pixel_however_many_tokens_it_has(name):
+    model = build(name, levels=7).float()
+    images = ar.ImageSet(torch.randint(256, (6, 4, 4, 3), dtype=torch.uint8), torch.arange(6) % 2)
+    tokens = image_tokens(images.images, model)
+    assert tokens.shape == (6, model.sequence_length)
+    bits = ar.pixel_bits(model, tokens, images.labels).double().sum().item() / (6 * 16)
+    assert ar.bits_per_pixel(model, images, quiet=True) == pytest.approx(bits)
+
+
+@every_model
+def test_it_learns_and_its_losses_are_for_each_pixel(name):
+    model = build(name, levels=7).float()
+    images = ar.ImageSet(torch.randint(256, (1, 4, 4, 3), dtype=torch.uint8).expand(64, -1, -1, -1), torch.zeros(64))
+    images = images._replace(labels=images.labels.long())
+    dataset = ar.TokenImages(image_tokens(images.images, model), images.labels)
+    config = ar.TrainConfig(steps=1, batch_size=64, learning_rate=1e-9)
+    for parameter in model.parameters():
+        parameter.data.div_(3)
+    model.train(False)
+    expected = ar.bits_per_pixel(model, images, quiet=True)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        if hasattr(part, "dropout") and isinstance(part.dropout, float):
+            part.dropout = 0.0
+    history = ar.fit(model, dataset, config, images, quiet=True)
+    assert history.train_bits[0] == pytest.approx(expected, rel=1e-4)
+    assert history.val_bits[0] == pytest.approx(expected, rel=1e-4)
+    history = ar.fit(model, dataset, ar.TrainConfig(steps=30, batch_size=8, learning_rate=1e-2), quiet=True)
+    assert history.train_bits[-1] < 0.7 * expected
+
+
+def test_data_of_another_kind_is_refused_by_name():
+    model = build("nested 2 x 2").float()
+    grey = ar.TokenImages(torch.zeros(8, 16).long(), torch.zeros(8).long())
+    with pytest.raises(ValueError, match="16 pixels, but the model has image_size=4 and 3 tokens for each"):
+        ar.fit(model, grey, ar.TrainConfig(steps=1, batch_size=4), quiet=True)
+
+
+# --- Pictures -----------------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_tokens_become_the_colours_they_were(name):
+    model = build(name, levels=16)
+    images = torch.randint(256, (3, 4, 4, 3), dtype=torch.uint8)
+    shown = as_pictures(image_tokens(images, model), model.num_levels)
+    assert shown.shape == (3, 4, 4, 3)
+    assert abs(255 * shown - images.numpy()).max() <= 8.01
+
+
+@every_model
+def test_figures_and_animations_in_colour(name, tmp_path):
+    model = build(name, levels=7)  # above 256 levels, tokens are packed colours
+    drawn = ar.generate(model, [0, 1, 0], seed=0)
+    assert len(ar.show_images(drawn.tokens, model.num_levels).axes) == 3
+    ar.show_maps(*drawn, num_levels=model.num_levels)
+    ar.animate(drawn.tokens, model.num_levels, tmp_path / "a.gif", frames=4, scale=1)
+    with Image.open(tmp_path / "a.gif") as movie:
+        assert movie.convert("RGB").getpixel((1, 1)) != (96, 96, 96)
+        first = tuple(round(255 * channel) for channel in as_pictures(drawn.tokens, model.num_levels)[0, 0, 0])
+        assert max(abs(a - b) for a, b in zip(movie.convert("RGB").getpixel((1, 1)), first, strict=True)) < 4

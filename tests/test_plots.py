@@ -83,9 +83,11 @@ def test_titles_stand_above_their_images():
 
 
 def test_show_images_names_what_is_wrong():
-    with pytest.raises(ValueError, match=r"images must have shape \(M, H, W\) or \(M, N\), not \(4,\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(M, H, W\), \(M, H, W, 3\) or \(M, N\), not \(4,\)"):
         ar.show_images(torch.zeros(4))
-    with pytest.raises(ValueError, match=r"images must have shape \(M, H, W\) or \(M, N\), not \(1, 2, 3, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"images must have shape \(M, H, W\), \(M, H, W, 3\) or \(M, N\), not \(1, 2, 3, 4\)"
+    ):
         ar.show_images(torch.zeros(1, 2, 3, 4))
     with pytest.raises(ValueError, match="must be square, not of 8 pixels"):
         ar.show_images(torch.zeros(4, 8))

@@ -16,6 +16,8 @@ class PixelModel(nn.Module):
     (B, T - first, K) of pixels `first` to T - 1: with `first` = T - 1, of the last.
     """
 
+    channels = 1  # tokens for each pixel; for colours it may be three
+
     def __init__(self, fewest_classes=1, **config):
         super().__init__()
         lowest = {"num_levels": 2, "num_classes": fewest_classes, "dropout": 0}
@@ -24,18 +26,19 @@ class PixelModel(nn.Module):
         self.num_levels = self.config["num_levels"]
         self.image_size = self.config["image_size"]
         self.num_classes = self.config.get("num_classes", 0)
+        self.sequence_length = self.channels * self.image_size**2  # N
 
     def image_logits(self, tokens, labels=None):
         """Logits (B, N, K) of whole images (B, N): each from the pixels before it."""
-        num_pixels = self.image_size**2
-        check_tokens("tokens", tokens, self.num_levels, num_pixels, num_pixels)
+        whole = self.sequence_length
+        check_tokens("tokens", tokens, self.num_levels, whole, whole)
         check_labels(labels, self.num_classes, len(tokens))
         labels = None if labels is None else labels.long()
         return self.every_pixel(tokens.long(), labels)
 
     def next_logits(self, prefix, labels=None, cache=None):
         """Logits (B, K) of pixel t, from the t pixels drawn before it, (B, t)."""
-        check_tokens("prefix", prefix, self.num_levels, 0, self.image_size**2 - 1)
+        check_tokens("prefix", prefix, self.num_levels, 0, self.sequence_length - 1)
         check_labels(labels, self.num_classes, len(prefix))
         if cache is not None:
             check_cache(cache, prefix)
