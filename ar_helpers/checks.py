@@ -274,7 +274,7 @@ def check_dataset(model, dataset, num_levels) -> None:
     highest = max(int(part.max()) for part in dataset.tokens.split(4096))
     if highest >= num_levels:
         raise ValueError(f"dataset has tokens up to {highest}, but the model has num_levels={num_levels}")
-    length = dataset.tokens.shape[1]
-    if length != model.sequence_length:
-        theirs = f"image_size={model.image_size}" + f" and {model.channels} tokens for each" * (model.channels > 1)
+    length, channels = dataset.tokens.shape[1], getattr(model, "channels", 1)
+    if length != channels * model.image_size**2:
+        theirs = f"image_size={model.image_size}" + f" and {channels} tokens for each" * (channels > 1)
         raise ValueError(f"dataset has images of {length} pixels, but the model has {theirs}")

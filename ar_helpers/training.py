@@ -224,7 +224,7 @@ def fit(
     bar = progress(loader, unit="step", quiet=quiet, initial=start, total=steps)
     if steps > 100 and not quiet and (advice := _advice(arithmetic, device.type)):
         print(f"Training in {arithmetic}{advice}.")
-    began, before = time.perf_counter(), history.seconds
+    began, before, channels = time.perf_counter(), history.seconds, getattr(model, "channels", 1)
     loss_sum, noted = torch.zeros((), device=device), start
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -259,7 +259,7 @@ def fit(
             if step % note and step < steps:
                 continue
             history.train_steps.append(step)
-            history.train_bits.append(model.channels * loss_sum.item() / (step - noted) / math.log(2))
+            history.train_bits.append(channels * loss_sum.item() / (step - noted) / math.log(2))
             if not math.isfinite(history.train_bits[-1]):
                 raise FloatingPointError(f"the loss is {history.train_bits[-1]} at step {step}: try a lower rate")
             noted, loss_sum = step, torch.zeros((), device=device)
