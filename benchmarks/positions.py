@@ -35,6 +35,7 @@ STEPS = 1_475  # half of chapter 5's
 PLAIN = {"stem": False}  # the stem would give the neighbourhood away
 FAMOUS = ["learned_2d", "rope_1d", "rope_2d"]
 CANVAS = 32
+CENTRE = [14.0, 14.0]  # MNIST's digits have the middle of their ink there (LeCun et al., 1998)
 
 
 def runs() -> list[dict]:
@@ -101,6 +102,14 @@ def slants(images: torch.Tensor) -> torch.Tensor:
     row = row.view(-1, 1) - (ink * row.view(-1, 1)).sum((1, 2)).view(-1, 1, 1)
     col = col - (ink * col).sum((1, 2)).view(-1, 1, 1)
     return -(ink * row * col).sum((1, 2)) / (ink * row**2).sum((1, 2))
+
+
+def off_centre(images: torch.Tensor) -> torch.Tensor:
+    """How many rows and columns (B, 2) the middle of the ink of images (B, H, W) lies from CENTRE; NaN without ink."""
+    ink = images.double() / images.double().sum((1, 2), keepdim=True)
+    rows, cols = (torch.arange(size).double() for size in images.shape[1:])
+    middles = torch.stack([ink.sum(2) @ rows, ink.sum(1) @ cols], dim=1)
+    return (middles - torch.tensor(CENTRE)).abs()
 
 
 def by_label(values: torch.Tensor, labels: torch.Tensor) -> list[float]:
@@ -267,6 +276,7 @@ def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, wr
     asked, pixels = torch.arange(count) % 10, drawn(model, Path(f"{path}.drawings.safetensors"), count)
     found = {"recognized": metrics.judge(pixels, asked, 16).recognized.double().mean().item()}
     found |= slant_of(pixels, asked, written)
+    found["off_centre"] = off_centre(pixels.view(-1, 28, 28)).nanmean(0).tolist()
     if run["seed"] == 0:
         found["drawings"] = hexadecimal(pixels[:20])
     tokens, labels = ar.quantize(val.images, 16).flatten(1), val.labels
@@ -316,6 +326,8 @@ def main() -> None:
     written = by_label(leaning, digits.val.labels)
     record = common.machine(device) | {"val_images": len(val.images), "arithmetic": arithmetic, "runs": []}
     record |= {"written_slants": written, "written_slant_spread": leaning.std().item()}
+    apart = off_centre(ar.quantize(digits.val.images, 16))
+    record["written_off_centre"] = apart.nanmean(0).tolist()
     encodings = {}
     for run in runs()[: options.first]:
         path = work / f"{run['name'].replace(', ', '_').replace(' ', '_')}_{run['seed']}_{run['steps']}"

@@ -485,6 +485,16 @@ def test_slants_are_columns_to_the_right_for_each_row_up():
     assert slants(torch.zeros(1, 28, 28)).isnan().all()
 
 
+def test_off_centre_is_in_rows_and_columns():
+    from positions import off_centre
+
+    images = torch.zeros(3, 28, 28)
+    images[0, 14, 14], images[1, 10, 15], images[1, 12, 15] = 1, 2, 2
+    found = off_centre(images)
+    assert found[:2].tolist() == [[0, 0], [3, 1]]
+    assert found[2].isnan().all()
+
+
 @pytest.mark.parametrize("positions", ["learned_2d", "rope_2d"])
 def test_where_attention_looks_equals_a_slow_loop(positions):
     from positions import looks
