@@ -212,7 +212,7 @@ def _sizes(recipe: recipes.Recipe, arguments: argparse.Namespace, digits: data.D
         if value is not None:
             check_agreement(f"--context-length must not be given for {arguments.name}", name in allowed, value)
             sizes[name] = value
-    if digits.name not in data.NAMES:
+    if digits.name not in data.GREY:
         height, width = digits.train.images.shape[1:]
         check_agreement(f"the images in {digits.name} must be square", height == width, f"{height} x {width}")
         sizes["image_size"] = height

@@ -24,12 +24,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .checks import check_agreement, check_at_least, check_content, check_path
-from .files import progress, switched_on
+from .files import progress, read_tensors, switched_on, write_tensors
+from .landscapes import VERSION, landscapes
 from .pictures import open_grey
 
 TRAIN_SIZE, VAL_SIZE, TEST_SIZE = 50_000, 10_000, 10_000
 IMAGE_SIZE = 28
-NAMES = ("mnist", "fashion_mnist", "kmnist", "digits")
+GREY = ("mnist", "fashion_mnist", "kmnist", "digits")
+NAMES = (*GREY, "landscapes", "landscapes_32", "photographs", "cifar10")
+PATCH = 32  # rows and columns of a piece of a photograph
 FILES = [f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]
 PATIENCE = 20  # seconds
 # What a download may fail with; torchvision says RuntimeError when a checksum is wrong.
@@ -37,7 +40,7 @@ NO_DOWNLOAD = (URLError, ConnectionError, TimeoutError, HTTPException, RuntimeEr
 
 
 class ImageSet(NamedTuple):
-    """Images (M, H, W), uint8 with 0 black and 255 white, and their labels (M,), int64."""
+    """Images (M, H, W), or in colour (M, H, W, 3), uint8 with 0 black and 255 white, and their labels (M,), int64."""
 
     images: Tensor
     labels: Tensor
@@ -88,12 +91,13 @@ def user_cache() -> Path:
 
 
 def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> Digits:
-    """Load grey images, split into a training, a validation and a test set.
+    """Load images, split into a training, a validation and a test set.
 
     Args:
         name: "mnist", "fashion_mnist" or "kmnist", 28 x 28, which torchvision downloads on first use; "digits": the
             8 x 8 digits that scikit-learn ships, enlarged to 28 x 28, shifted at random by up to two pixels and
-            repeated until there are as many as in MNIST; or the path of images of your own, see below.
+            repeated until there are as many as in MNIST; one of the names of colour images below; or the path of
+            images of your own.
         root: folder of the data, laid out as torchvision does; else the environment variable AR_DATA, else the
             user's cache. Files already there are used, also gzipped, and also with a dot instead of the hyphen
             before "idx".
@@ -101,6 +105,15 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
     Returns:
         Digits with train (50,000 images), val (10,000) and test (10,000). If MNIST cannot be downloaded, or with
         AR_QUICK=1, the result is "digits", and a printed line says so. The shapes stay the same.
+
+    In colour are:
+
+    - "landscapes" or "landscapes_32": 10,000, 1,000 and 1,000 procedural landscapes of 64 x 64 or 32 x 32 pixels with
+      labels from 0 to 15 for season and time of day. They are made on first use, which takes half a minute, and kept
+      in the folder of the data. AR_QUICK=1 makes a few.
+    - "photographs": 1,400, 250 and 200 pieces of 32 x 32 pixels of the two photographs that scikit-learn ships, with
+      the photograph's number as the label. No two sets share a pixel.
+    - "cifar10": 45,000, 5,000 and 10,000 photographs of 32 x 32 pixels, which torchvision downloads on first use.
 
     Your own images may be:
 
@@ -122,6 +135,13 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
     """
     if name not in NAMES:
         check_path("name", name, NAMES)
+    root = Path(root or os.environ.get("AR_DATA") or user_cache()).expanduser()
+    if name in ("landscapes", "landscapes_32"):
+        return _landscapes(name, root)
+    if name == "photographs":
+        return _photographs()
+    if name == "cifar10":
+        return _cifar10(root)
     if quick_mode() and name != "digits":
         print(f"AR_QUICK is set: using the built-in 8 x 8 digits in place of {name}.")
         return _built_in_digits()
@@ -129,7 +149,6 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
         return _built_in_digits()
     if name not in NAMES:
         return _own_images(Path(name).expanduser())
-    root = Path(root or os.environ.get("AR_DATA") or user_cache()).expanduser()
     class_name = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}[name]
     raw = root / class_name / "raw"
     places = [raw, raw.parent] + [root] * (name == "mnist")
@@ -168,6 +187,67 @@ def _split(name, train: ImageSet, test: ImageSet | None = None, val: ImageSet | 
     digits = Digits(train, val, test)
     digits.name = name
     return digits
+
+
+# --- Images in colour ---------------------------------------------------------------------------------------------
+
+
+def _landscapes(name: str, root: Path) -> Digits:
+    """Procedural landscapes, from a file that an earlier call wrote, or made here."""
+    size, sizes = 32 if name == "landscapes_32" else 64, full_or_quick([10_000, 1_000, 1_000], [32, 8, 8])
+    path, total = root / "landscapes" / f"{name}_version_{VERSION}.safetensors", sum(sizes)
+    if path.exists() and not quick_mode():
+        kept, _ = read_tensors(path)
+    else:
+        if not quick_mode():
+            print(f"Making {total:,} landscapes, which are kept in {path} ...", flush=True)
+        starts = progress(range(0, total, 500), unit="500 landscapes")
+        made = [landscapes(min(500, total - start), 0, size, start) for start in starts]
+        images, labels = (torch.from_numpy(np.concatenate(part)) for part in zip(*made, strict=True))
+        kept = {"images": images, "labels": labels}
+        try:
+            if not quick_mode():
+                write_tensors(path, kept, {})
+        except OSError as error:
+            raise OSError(f"root={str(root)!r} cannot be written ({error}): set AR_DATA to another folder") from error
+    parts = zip(kept["images"].split(sizes), kept["labels"].long().split(sizes), strict=True)
+    digits = Digits(*(ImageSet(*part) for part in parts))
+    digits.name = name
+    return digits
+
+
+def _photographs() -> Digits:
+    """Pieces of scikit-learn's two photographs: the left of each to learn from, then a strip for validation, and one
+    for testing.
+    """
+    from sklearn.datasets import load_sample_images
+
+    pieces, labels = {}, {}
+    edges = {"train": (0, 464), "val": (464, 560), "test": (560, 640)}  # columns
+    for part, (left, right) in edges.items():
+        views = [
+            torch.from_numpy(photo[:, left:right].copy()).unfold(0, PATCH, PATCH // 2).unfold(1, PATCH, PATCH // 2)
+            for photo in load_sample_images().images  # (427, 640, 3) each
+        ]
+        views = [view.flatten(0, 1).permute(0, 2, 3, 1) for view in views]  # (M, 32, 32, 3)
+        pieces[part] = torch.cat(views).contiguous()
+        labels[part] = torch.arange(len(views)).repeat_interleave(len(views[0]))
+    digits = Digits(*(ImageSet(pieces[part], labels[part]) for part in edges))
+    digits.name = "photographs"
+    return digits
+
+
+def _cifar10(root: Path) -> Digits:
+    from torchvision.datasets import CIFAR10
+
+    missing = not (root / CIFAR10.base_folder).is_dir()
+    try:
+        parts = [CIFAR10(root, train=train, download=missing) for train in (True, False)]
+    except NO_DOWNLOAD as error:
+        why = " ".join(str(error).split())
+        raise OSError(f"cifar10 could not be loaded from root={str(root)!r}, or downloaded: {why}") from error
+    train, test = (ImageSet(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in parts)
+    return _split("cifar10", train, test, val_size=5_000)
 
 
 # --- Files of images ----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ LAYERS = [
     "checks",
     "files",
     "pictures",
+    "landscapes",
     "data",
     "tokens",
     "models",
@@ -81,7 +82,7 @@ def test_only_checks_py_says_what_an_argument_must_be(path):
 def test_the_package_stays_small():
     """The chapters show every line of the models, and their length is limited; the helpers are what could grow."""
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert sum(number for path, number in lines.items() if path.parent.name != "models") <= 3_700
+    assert sum(number for path, number in lines.items() if path.parent.name != "models") <= 4_000
     assert all(number <= 260 for path, number in lines.items() if path.parent.name == "models")
 
 
