@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
 from . import cards, codec, data, metrics, plots, recipes, sampling, scoring, tokens, training
@@ -42,7 +43,8 @@ def sample(arguments: argparse.Namespace) -> None:
     classes = _targets("--targets", arguments.targets, model)
     count = arguments.count or (10 if classes is None else 1)
     labels = None if classes is None else [label for label in classes for _ in range(count)]
-    samples = _draw(model, arguments, labels=labels, count=None if labels else count)
+    prompt = None if arguments.first_pixel is None else _first_pixel(arguments.first_pixel, model)
+    samples = _draw(model, arguments, labels=labels, count=None if labels else count, prompt=prompt)
     columns = count if classes is not None and count > 1 else 10
     _store(samples, labels, model, arguments, source, columns)
 
@@ -54,15 +56,20 @@ def complete(arguments: argparse.Namespace) -> None:
     classes = _targets("--target", arguments.target, model)
     single = arguments.target is None or len(classes) == 1
     check_agreement("--target must be a single number", single, repr(arguments.target))
-    picture, background = read_picture(arguments.picture)
+    if tokens.is_colour(model):
+        size, background = (model.image_size, model.image_size), "a photograph"
+        photograph = ImageOps.fit(open_picture(arguments.picture).convert("RGB"), size, Image.Resampling.BOX)
+        picture = torch.from_numpy(np.array(photograph))  # (H, W, 3): its middle square
+    else:
+        picture, background = read_picture(arguments.picture)
     side = picture.shape[0]
     check_agreement(f"--model must be of images of {side} pixels a side", side == model.image_size, model.image_size)
     count = arguments.count or 8
-    pixels = tokens.quantize(picture, model.num_levels).flatten()
+    pixels = tokens.image_tokens(picture.unsqueeze(0), model)[0]
     labels, beliefs = None, None
     if model.num_classes:
         check_range(0, side - 1, keep_rows=arguments.keep_rows)
-        beliefs = scoring.label_beliefs(model, pixels.unsqueeze(0))[0, arguments.keep_rows * side]
+        beliefs = scoring.label_beliefs(model, pixels.unsqueeze(0))[0, arguments.keep_rows * side * model.channels]
         generator = torch.Generator().manual_seed(arguments.seed)
         drawn = torch.multinomial(beliefs, count, replacement=True, generator=generator)
         labels = drawn.tolist() if arguments.target is None else classes[:1] * count
@@ -106,6 +113,17 @@ def _targets(option: str, text: str | None, model: nn.Module) -> list[int] | Non
     return classes
 
 
+def _first_pixel(text: str, model: nn.Module) -> torch.Tensor:
+    """The tokens (1,) or (3,) of a colour like 0xFEC, a hexadecimal digit for each channel."""
+    check_agreement("--first-pixel must not be given: this model draws in grey", tokens.is_colour(model), repr(text))
+    right = re.fullmatch("(0x|#)?[0-9a-f]{3}", text.lower())
+    check_agreement(
+        "--first-pixel must have a hexadecimal digit for each channel, as in 0xFEC", right is not None, repr(text)
+    )
+    channels = torch.tensor([17 * int(digit, 16) for digit in text[-3:]], dtype=torch.uint8)
+    return tokens.image_tokens(channels.view(1, 1, 1, 3), model)[0]
+
+
 def _draw(model: nn.Module, arguments: argparse.Namespace, **what) -> sampling.Samples:
     knobs = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
     return (sampling.complete if "tokens" in what else sampling.generate)(model, **what, **knobs)
@@ -116,9 +134,10 @@ def _store(samples, labels, model, arguments, source, columns, more=None) -> Non
     wanted = Path(arguments.out or arguments.folder)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     pictures = _grey(samples.tokens, model)
-    start = (more or {}).get("keep_rows", 0) * model.image_size
+    start = (more or {}).get("keep_rows", 0) * model.image_size  # in pixels
     given = None if labels is None else torch.tensor(labels)
-    bits = scoring.pixel_bits(model, samples.tokens, given)[:, start:].mean(1)  # of what was drawn, without knobs
+    drawn = scoring.pixel_bits(model, samples.tokens, given)[:, start * model.channels :]  # without knobs
+    bits = drawn.sum(1) / (model.image_size**2 - start)
     images, seen = [], {}
     with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=f".{wanted.name}-") as aside:
         for i, picture in enumerate(pictures):
@@ -134,6 +153,8 @@ def _store(samples, labels, model, arguments, source, columns, more=None) -> Non
         if arguments.gif:
             plots.animate(samples.tokens, model.num_levels, Path(aside, "sheet.gif"), columns)
         settings = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
+        if getattr(arguments, "first_pixel", None) is not None:
+            settings["first_pixel"] = arguments.first_pixel
         checkpoint = {"name": arguments.model, "crc32": f"{zlib.crc32(source.read_bytes()):08x}"}
         record = {"checkpoint": checkpoint, **settings, **(more or {}), "images": images}
         Path(aside, "samples.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -188,12 +209,14 @@ def train(arguments: argparse.Namespace) -> None:
     configs = {name: dataclasses.replace(recipes.RECIPES[name].config, **changes) for name in names if name != "lenet5"}
     out = Path(arguments.out)
     own = bool(changes or arguments.levels or arguments.context_length)
-    as_shipped = not own and arguments.data == "mnist" and not data.quick_mode()
+    sources = {name: arguments.data or _data_of(name) for name in names}
+    as_shipped = not own and all(sources[name] == _data_of(name) for name in names) and not data.quick_mode()
     other = as_shipped or out.resolve() != cards.CHECKPOINTS.resolve()
     check_agreement("--out must be another folder than the shipped weights' for a run of your own", other, str(out))
-    digits = data.load_images(arguments.data)
+    loaded = {source: data.load_images(source) for source in dict.fromkeys(sources.values())}
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
+        digits = loaded[sources[name]]
         if name == "lenet5":
             seed = arguments.seed or 0
             torch.manual_seed(seed)
@@ -205,6 +228,11 @@ def train(arguments: argparse.Namespace) -> None:
             _train_model(name, configs[name], arguments, digits, out)
 
 
+def _data_of(name: str) -> str:
+    """The images that a model of this name learned from."""
+    return recipes.RECIPES[name].images if name in recipes.RECIPES else "mnist"
+
+
 def _sizes(recipe: recipes.Recipe, arguments: argparse.Namespace, digits: data.Digits) -> dict:
     """A model's sizes: the recipe's, but those that the options and images of one's own ask for."""
     sizes, allowed = dict(recipe.sizes), inspect.signature(recipe.model).parameters
@@ -213,7 +241,7 @@ def _sizes(recipe: recipes.Recipe, arguments: argparse.Namespace, digits: data.D
             check_agreement(f"--context-length must not be given for {arguments.name}", name in allowed, value)
             sizes[name] = value
     if digits.name not in data.GREY:
-        height, width = digits.train.images.shape[1:]
+        height, width = digits.train.images.shape[1:3]
         check_agreement(f"the images in {digits.name} must be square", height == width, f"{height} x {width}")
         sizes["image_size"] = height
         if "num_classes" in allowed and sizes.get("num_classes") != 0:  # which asks for a model without labels
@@ -232,8 +260,12 @@ def _train_model(name: str, config: training.TrainConfig, arguments, digits: dat
         config = dataclasses.replace(config, steps=min(config.steps, training.QUICK_STEPS))
     torch.manual_seed(config.seed)
     model = recipe.model(**_sizes(recipe, arguments, digits)).to(arguments.device)
-    levels, val = (256, scoring.binarized(digits.val, 0)) if config.binarize else (model.num_levels, digits.val)
-    pixels = tokens.quantize(digits.train.images, levels).flatten(1)
+    found, wanted = (
+        ("in grey", "in colour")[kind] for kind in (digits.train.images.dim() == 4, tokens.is_colour(model))
+    )
+    check_agreement(f"--data must be images {wanted} for {name}", found == wanted, f"{digits.name}, {found}")
+    val = scoring.binarized(digits.val, 0) if config.binarize else digits.val
+    pixels = digits.train.images.flatten(1) if config.binarize else tokens.image_tokens(digits.train.images, model)
     dataset = recipes.data_set(model, pixels, digits.train.labels)
     state = out / f"{name}.state.safetensors"
     trained = torch.compile(model) if arguments.compile else model
@@ -279,7 +311,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.limit is not None:
         check_at_least(1, **{"--limit": arguments.limit})
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
-        digits = data.load_images(arguments.data)
+        digits = data.load_images(arguments.data or _data_of(arguments.name))
     if arguments.samples is not None:
         check_range(4, len(digits.test.labels), **{"--samples": arguments.samples})
     images = getattr(digits, arguments.split).first(arguments.limit)
@@ -386,8 +418,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--device", default=default, choices=("cpu", "cuda", "mps"), help=words)
 
     def images(sub):
-        words = f"{', '.join(data.NAMES)}, or the path of your own images, as load_images takes it (default: mnist)"
-        sub.add_argument("--data", default="mnist", help=words)
+        words = f"{', '.join(data.NAMES)}, or the path of your own images, as load_images takes it"
+        sub.add_argument("--data", help=f"{words} (default: the images that the shipped model learned from)")
 
     def drawing(sub, folder):
         """The options of all commands that draw; the spellings with an underscore are those of another project."""
@@ -411,6 +443,7 @@ def parser() -> argparse.ArgumentParser:
         "sample", sample, words, "python -m ar_helpers sample --targets 0,1,2 --count 8 --temperature 0.9 --gif"
     )
     sub.add_argument("--targets", help="the classes to draw, as in 0,1,2 (default: all)")
+    sub.add_argument("--first-pixel", help="the colour of the first pixel, as in 0xFEC, for a model of colours")
     drawing(sub, "samples")
 
     words = "Draw endings to the top of a picture of a digit"

@@ -12,12 +12,16 @@ from .training import TrainConfig
 
 
 class Recipe(NamedTuple):
-    """A model's class, sizes that differ from the class's defaults, data as on a card, and configuration."""
+    """A model's class, sizes that differ from the class's defaults, data as on a card, and configuration.
+
+    `images` is the name of the data set, as `load_images` takes it.
+    """
 
     model: type[models.PixelModel]
     sizes: dict
     data: dict
     config: TrainConfig
+    images: str = "mnist"
 
 
 IMAGES = {"images": 50_000, "crc32": 3893162552, "keep": 1.0}  # MNIST's, at 16 levels

@@ -390,9 +390,9 @@ def _load_state(path, model, averaged, optimizers, run) -> tuple[int, History]:
 
 def describe_data(dataset: Dataset) -> dict:
     """The data as a card describes them: the number of images, the checksum of their tokens, and the thinning."""
-    checksum = 0
+    checksum, kind = 0, "u1" if int(dataset.tokens.max()) < 256 else "<i4"
     for part in dataset.tokens.split(4096):
-        checksum = zlib.crc32(part.to(torch.uint8).numpy().tobytes(), checksum)
+        checksum = zlib.crc32(part.numpy().astype(kind).tobytes(), checksum)
     return {"images": len(dataset.tokens), "crc32": checksum, "keep": getattr(dataset, "keep", 1.0)}
 
 

@@ -1,13 +1,16 @@
 """Colour images as tokens."""
 
 import itertools
+import json
 
+import numpy as np
 import pytest
 import torch
 from colour_models import ColourTransformer, NestedColourTransformer
 from PIL import Image
 
 import ar_helpers as ar
+from ar_helpers import cli
 from ar_helpers.plots import as_pictures
 from ar_helpers.tokens import image_tokens, pack_colours, unpack_colours
 
@@ -192,3 +195,73 @@ def test_figures_and_animations_in_colour(name, tmp_path):
         assert movie.convert("RGB").getpixel((1, 1)) != (96, 96, 96)
         first = tuple(round(255 * channel) for channel in as_pictures(drawn.tokens, model.num_levels)[0, 0, 0])
         assert max(abs(a - b) for a, b in zip(movie.convert("RGB").getpixel((1, 1)), first, strict=True)) < 4
+
+
+# --- The command line ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """The command line with a tiny model of colours, whatever its name."""
+
+    def call(name, *words):
+        (tmp_path / "weights").write_bytes(b"weights")
+        monkeypatch.setattr(cli, "_load", lambda *_: (build(name, 8, levels=7).float(), tmp_path / "weights"))
+        monkeypatch.chdir(tmp_path)
+        cli.main(list(words))
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@every_model
+def test_samples_begin_with_the_first_pixel(run, name, tmp_path):
+    words = ["--targets", "1", "--count", "2", "--seed", "3", "--scale", "1", "--gif", "--json"]
+    found = run(name, "sample", "--first-pixel", "0xFEC", *words)
+    assert found["first_pixel"] == "0xFEC"
+    with Image.open(tmp_path / "samples" / "1_001.png") as picture:
+        assert (picture.mode, picture.size) == ("RGB", (8, 8))
+        centres = [round(255 * (level + 0.5) / 7) for level in (6, 6, 5)]  # of 255, 238 and 204 at 7 levels
+        assert list(picture.getpixel((0, 0))) == centres
+    assert (tmp_path / "samples" / "sheet.gif").exists()
+    assert all(0 < image["bits_per_pixel"] < 30 for image in found["images"])
+
+
+@every_model
+@pytest.mark.parametrize("text", ["green", "0xFFFF", "0xFG0", "", "FE"])
+def test_what_is_no_colour_gets_one_line(run, name, text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(name, "sample", "--first-pixel", text)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert (
+        message == f"error: --first-pixel must have a hexadecimal digit for each channel, as in 0xFEC, not {text!r}\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["0xFEC", "fec", "#FeC"])
+def test_colours_have_three_spellings(text):
+    assert cli._first_pixel(text, build("packed", levels=16)).tolist() == [0xFEC]
+    assert cli._first_pixel(text, build("nested 2 x 2", levels=16)).tolist() == [15, 14, 12]
+
+
+def test_a_grey_model_has_no_first_colour(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["sample", "--model", "transformer_small", "--first-pixel", "0xFEC"])
+    assert "must not be given: this model draws in grey" in capsys.readouterr().err
+    assert not (tmp_path / "samples").exists()
+
+
+@every_model
+def test_a_photograph_is_completed(run, name, tmp_path):
+    colours = np.random.default_rng(0).integers(256, size=(8, 12, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "photograph.png")
+    words = ["--keep-rows", "4", "--count", "2", "--seed", "3", "--scale", "1", "--json"]
+    found = run(name, "complete", "photograph.png", *words)
+    kept = as_pictures(ar.quantize(torch.from_numpy(colours[:, 2:10].copy()), 7).flatten().unsqueeze(0), 7)[0]
+    with Image.open(tmp_path / "completions" / found["images"][0]["file"]) as picture:
+        drawn = np.asarray(picture)
+    assert abs(drawn[:4] - 255 * kept[:4]).max() < 1
+    assert abs(drawn[4:] - 255 * kept[4:]).max() > 1
+    assert sum(found["beliefs"]) == pytest.approx(1, abs=1e-3)
