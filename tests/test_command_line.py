@@ -126,7 +126,7 @@ def test_evaluate_prints_nothing_but_json_even_on_stand_in_data(command):
         (("no.safetensors",), "there is no checkpoint no.safetensors"),
         (
             ("tiny", "--data", "cifar"),
-            "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar': no such file",
+            f"name must be {', '.join(data.NAMES)} or the path of images, not 'cifar': no such file",
         ),
         (("tiny", "--data", "digits", "--limit", "0"), "--limit must be at least 1, not 0"),
         (("tiny", "--data", "digits", "--limit", "-1"), "--limit must be at least 1, not -1"),
@@ -367,7 +367,7 @@ def test_train_compiles_the_model_when_asked_and_stores_it_as_itself(command, tm
         (("--steps", "0"), "steps must be at least 1, not 0"),
         (
             ("--data", "cifar"),
-            "name must be mnist, fashion_mnist, kmnist, digits or the path of images, not 'cifar': no such file",
+            f"name must be {', '.join(data.NAMES)} or the path of images, not 'cifar': no such file",
         ),
     ],
 )
