@@ -1,9 +1,16 @@
 """Models of colour images, for chapter 13."""
 
 import torch
+from torch import nn
 
 from ar_helpers.models.patches import NestedTransformer, TransformerHead, patch_places
-from ar_helpers.models.transformer import CausalStem, PixelTransformer, ResidualMLP, neighbour_places
+from ar_helpers.models.transformer import (
+    CausalStem,
+    PixelTransformer,
+    ResidualMLP,
+    Trunk,
+    neighbour_places,
+)
 
 
 class ColourStem(CausalStem):
@@ -35,6 +42,31 @@ class ColourTransformer(PixelTransformer):
         self.trunk.stem_mlp = ResidualMLP(width, self.config["dropout"])
 
 
+def channel_places(pixels):
+    """The places (S, 3 n) of all channels of the pixels at some places (S, n)."""
+    first = 3 * (pixels.unsqueeze(-1) - 1) + torch.arange(1, 4)  # (S, n, 3)
+    return torch.where(pixels.unsqueeze(-1) > 0, first, 0).flatten(1)  # 0: outside
+
+
+class ChannelTransformer(PixelTransformer):
+    """Chapter 5's transformer with a slot for each channel: red, green, blue, in turn."""
+
+    channels = 3
+
+    def __init__(self, num_levels=16, image_size=32, num_classes=16, **sizes):
+        super().__init__(num_levels, image_size, num_classes, stem=False, **sizes)
+        near = channel_places(neighbour_places(image_size)).repeat_interleave(3, dim=0)
+        slot = torch.arange(3 * image_size**2).unsqueeze(1)  # (3 N, 1)
+        own = slot - slot % 3 + torch.arange(1, 3)  # red and green of the same pixel
+        places = torch.cat([near, torch.where(own <= slot, own, 0)], dim=1)
+        grid = image_size, 3 * image_size  # each channel has a column of its own
+        names = "width", "depth", "heads", "dropout"
+        sizes = [self.config[name] for name in names]
+        self.trunk = Trunk(num_levels, num_classes, grid, places, *sizes)
+        self.trunk.spread_embeddings()
+        self.norm, self.output = nn.LayerNorm(sizes[0]), nn.Linear(sizes[0], num_levels)
+
+
 class NestedColourTransformer(NestedTransformer):
     """Chapter 8's model in a model, with a token for each channel of each pixel."""
 
@@ -52,9 +84,7 @@ class NestedColourTransformer(NestedTransformer):
         super().__init__(num_levels, image_size, num_classes, patch_height, patch_width, **sizes)
         self.patch_size *= 3
         self.order = (3 * self.order.unsqueeze(1) + torch.arange(3)).flatten()  # (3 N,)
-        pixels = patch_places(image_size, patch_height, patch_width).unsqueeze(-1)
-        places = 3 * (pixels - 1) + torch.arange(1, 4)  # (S, 4 P, 3)
-        places = torch.where(pixels > 0, places, 0).flatten(1)  # 0: outside
+        places = channel_places(patch_places(image_size, patch_height, patch_width))
         width, dropout = self.config["width"], self.config["dropout"]
         self.trunk.stem = CausalStem(places, num_levels, width)
         inner = [self.config[f"inner_{name}"] for name in ("width", "depth", "heads")]

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from colour_models import ColourTransformer, NestedColourTransformer
+from colour_models import ChannelTransformer, ColourTransformer, NestedColourTransformer
 from PIL import Image
 
 import ar_helpers as ar
@@ -58,7 +58,7 @@ def test_what_cannot_be_packed_is_named():
 
 SMALL = {"width": 16, "depth": 1, "heads": 2, "dropout": 0.5, "num_classes": 2}
 INNER = {"inner_width": 16, "inner_depth": 1, "inner_heads": 2}
-MODELS = ["packed", "nested 1 x 1", "nested 2 x 2", "nested 1 x 2"]
+MODELS = ["packed", "channels", "nested 1 x 1", "nested 2 x 2", "nested 1 x 2"]
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
@@ -67,6 +67,8 @@ def build(name, image_size=4, levels=3):
     torch.manual_seed(0)
     if name == "packed":
         model = ColourTransformer(levels**3, image_size, **SMALL)
+    elif name == "channels":
+        model = ChannelTransformer(levels, image_size, **SMALL)
     else:
         patch = {"patch_height": int(name[7]), "patch_width": int(name[11])}
         model = NestedColourTransformer(levels, image_size, **SMALL, **INNER, **patch)
