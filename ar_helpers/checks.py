@@ -277,4 +277,4 @@ def check_dataset(model, dataset, num_levels) -> None:
     length, channels = dataset.tokens.shape[1], getattr(model, "channels", 1)
     if length != channels * model.image_size**2:
         theirs = f"image_size={model.image_size}" + f" and {channels} tokens for each" * (channels > 1)
-        raise ValueError(f"dataset has images of {length} pixels, but the model has {theirs}")
+        raise ValueError(f"dataset has images of {length} tokens, but the model has {theirs}")

@@ -24,7 +24,7 @@ from torch import nn
 from . import cards, codec, data, metrics, plots, recipes, sampling, scoring, tokens, training
 from .checks import check_agreement, check_at_least, check_choice, check_range
 from .files import write
-from .pictures import open_picture, read_picture
+from .pictures import open_colour, open_picture, read_picture
 
 DRAWS = "transformer_full"  # the default model for drawing
 PACKS = "transformer_small"  # and for compressing, which takes as long as drawing
@@ -58,7 +58,7 @@ def complete(arguments: argparse.Namespace) -> None:
     check_agreement("--target must be a single number", single, repr(arguments.target))
     if tokens.is_colour(model):
         size, background = (model.image_size, model.image_size), "a photograph"
-        photograph = ImageOps.fit(open_picture(arguments.picture).convert("RGB"), size, Image.Resampling.BOX)
+        photograph = ImageOps.fit(open_colour(arguments.picture), size, Image.Resampling.BOX)
         picture = torch.from_numpy(np.array(photograph))  # (H, W, 3): its middle square
     else:
         picture, background = read_picture(arguments.picture)
@@ -135,6 +135,7 @@ def _store(samples, labels, model, arguments, source, columns, more=None) -> Non
     wanted.parent.mkdir(parents=True, exist_ok=True)
     pictures = _grey(samples.tokens, model)
     start = (more or {}).get("keep_rows", 0) * model.image_size  # in pixels
+    start = max(start, int(getattr(arguments, "first_pixel", None) is not None))
     given = None if labels is None else torch.tensor(labels)
     drawn = scoring.pixel_bits(model, samples.tokens, given)[:, start * model.channels :]  # without knobs
     bits = drawn.sum(1) / (model.image_size**2 - start)
@@ -426,7 +427,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(folder=folder)
         sub.add_argument("--count", type=int, help="drawings of each class (default: 1; complete: 8 in all)")
         sub.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder (default: 1)")
-        sub.add_argument("--top-k", "--top_k", type=int, help="draw from the k likeliest grey levels only")
+        sub.add_argument("--top-k", "--top_k", type=int, help="draw from the k likeliest levels only")
         sub.add_argument("--top-p", "--top_p", type=float, help="from the likeliest that have this probability")
         sub.add_argument("--seed", type=int, default=secrets.randbelow(2**31), help="the same seed, the same drawings")
         sub.add_argument("--gif", "--generate_gifs", action="store_true", help="also show each being drawn")
@@ -448,8 +449,8 @@ def parser() -> argparse.ArgumentParser:
 
     words = "Draw endings to the top of a picture of a digit"
     sub = command("complete", complete, words, "python -m ar_helpers complete my_seven.jpg --keep-rows 14 --count 8")
-    sub.add_argument("picture", metavar="IMAGE", help="any picture of one digit, dark on light or light on dark")
-    sub.add_argument("--keep-rows", type=int, default=14, help="rows of 28 to keep from the top (default: 14)")
+    sub.add_argument("picture", metavar="IMAGE", help="any picture of one digit, or for colours any photograph")
+    sub.add_argument("--keep-rows", type=int, default=14, help="rows to keep from the top (default: 14)")
     sub.add_argument("--target", help="what it is to become (default: drawn by what the kept rows suggest)")
     drawing(sub, "completions")
 

@@ -267,6 +267,7 @@ def train_classifier(classifier: nn.Module, digits: Digits, epochs: int = 20, se
         epochs: how often each image is seen, at least 1.
         seed: of order, jitter and dropout.
     """
+    check_agreement("digits must be grey images", digits.train.images.dim() == 3, "images in colour")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     classifier.train()

@@ -50,12 +50,17 @@ def open_picture(path: str | Path, longest: int = 4000) -> Image.Image:
     return picture.reduce(max(1, max(picture.size) // longest))
 
 
-def open_grey(path: str | Path) -> Image.Image:
-    """A picture in 8-bit grey; where it is transparent it is black."""
+def open_colour(path: str | Path) -> Image.Image:
+    """A picture in 8-bit colours; where it is transparent it is black."""
     picture = open_picture(path)
     if picture.mode == "RGBA":
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
-    return picture.convert("L")
+    return picture.convert("RGB")
+
+
+def open_grey(path: str | Path) -> Image.Image:
+    """A picture in 8-bit grey; where it is transparent it is black."""
+    return open_colour(path).convert("L")
 
 
 def read_picture(path: str | Path) -> tuple[Tensor, str]:

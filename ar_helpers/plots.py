@@ -174,7 +174,8 @@ def show_maps(
             shown = axis.imshow(values[row], cmap=colours, vmin=0, vmax=highest, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-        figure.colorbar(shown, ax=axes[:, column], label=unit, shrink=0.9)
+        if values.ndim == 3:  # colours need no scale
+            figure.colorbar(shown, ax=axes[:, column], label=unit, shrink=0.9)
     for row, title in enumerate(titles or ()):
         axes[row, 0].set_ylabel(title, fontsize=10)
     plt.close(figure)

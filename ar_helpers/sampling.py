@@ -41,8 +41,9 @@ class Samples(NamedTuple):
 
 
 class Inpainted(NamedTuple):
-    """Completed images, tokens (P, N), int64, all equally likely; and an estimate, in bits, of -log2 of the probability
-    that the model gives to the known pixels, summed over all ways to fill the hole.
+    """Completed images, tokens (P, N), int64: together a fair sample, but not in random order, so for one image
+    choose a row at random. And an estimate, in bits, of -log2 of the probability that the model gives to the known
+    pixels, summed over all ways to fill the hole.
     """
 
     tokens: Tensor
@@ -143,8 +144,10 @@ def generate(
     prompt = prompt.unsqueeze(0) if prompt.dim() == 1 else prompt
     check_tokens("prompt", prompt, model.num_levels, 0, num_pixels - 1)
     start = prompt.shape[1]
-    in_order = bool((drawing_order(model)[:start] < start).all())
-    check_agreement("prompt must be whole rows of the model's patches", in_order, f"{start} pixels")
+    groups = torch.tensor(getattr(model, "groups", [1] * num_pixels)).cumsum(0)  # where each group of pixels ends
+    first = bool((drawing_order(model)[:start] < start).all()) and (start == 0 or start in groups)
+    wanted = "prompt must be the tokens that the model draws first, such as whole rows of its patches"
+    check_agreement(wanted, first, f"{start} tokens")
     images = F.pad(prompt, (0, num_pixels - start))
     knobs = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     return _draw_rest(model, images, start, labels, count, seed=seed, **knobs)

@@ -197,9 +197,10 @@ def fit(
     if val is not None:
         check_image_set("val", val, model.image_size)
         val = val.first(full_or_quick(VAL_IMAGES, QUICK_IMAGES))
-    whole = not config.shift or not hasattr(dataset, "context_length")
+    channels = getattr(model, "channels", 1)
+    whole = not config.shift or (not hasattr(dataset, "context_length") and channels == 1)
     suits = not config.binarize or (model.num_levels == 2 and not hasattr(dataset, "context_length"))
-    check_agreement("shift must be 0 where the data are context windows", whole, config.shift)
+    check_agreement("shift must be 0 for context windows, and where a pixel has three tokens", whole, config.shift)
     asked = "binarize must be None unless the model has num_levels=2 and reads whole images"
     check_agreement(asked, suits, config.binarize)
     compiled, model = model, uncompiled(model)
@@ -224,7 +225,7 @@ def fit(
     bar = progress(loader, unit="step", quiet=quiet, initial=start, total=steps)
     if steps > 100 and not quiet and (advice := _advice(arithmetic, device.type)):
         print(f"Training in {arithmetic}{advice}.")
-    began, before, channels = time.perf_counter(), history.seconds, getattr(model, "channels", 1)
+    began, before = time.perf_counter(), history.seconds
     loss_sum, noted = torch.zeros((), device=device), start
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

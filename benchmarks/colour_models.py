@@ -1,7 +1,6 @@
 """Models of colour images, for chapter 13."""
 
 import torch
-from torch import nn
 
 from ar_helpers.models.patches import NestedTransformer, TransformerHead, patch_places
 from ar_helpers.models.transformer import (
@@ -37,6 +36,7 @@ class ColourTransformer(PixelTransformer):
 
     def __init__(self, num_levels=4096, image_size=32, num_classes=16, **sizes):
         super().__init__(num_levels, image_size, num_classes, stem=False, **sizes)
+        del self.config["stem"], self.config["positions"]  # there is no choice
         width, places = self.config["width"], neighbour_places(image_size)
         self.trunk.stem = ColourStem(places, num_levels, width)
         self.trunk.stem_mlp = ResidualMLP(width, self.config["dropout"])
@@ -55,6 +55,7 @@ class ChannelTransformer(PixelTransformer):
 
     def __init__(self, num_levels=16, image_size=32, num_classes=16, **sizes):
         super().__init__(num_levels, image_size, num_classes, stem=False, **sizes)
+        del self.config["stem"], self.config["positions"]  # there is no choice
         near = channel_places(neighbour_places(image_size)).repeat_interleave(3, dim=0)
         slot = torch.arange(3 * image_size**2).unsqueeze(1)  # (3 N, 1)
         own = slot - slot % 3 + torch.arange(1, 3)  # red and green of the same pixel
@@ -64,7 +65,6 @@ class ChannelTransformer(PixelTransformer):
         sizes = [self.config[name] for name in names]
         self.trunk = Trunk(num_levels, num_classes, grid, places, *sizes)
         self.trunk.spread_embeddings()
-        self.norm, self.output = nn.LayerNorm(sizes[0]), nn.Linear(sizes[0], num_levels)
 
 
 class NestedColourTransformer(NestedTransformer):

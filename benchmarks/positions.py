@@ -125,11 +125,14 @@ def slant_of(tokens: torch.Tensor, labels: torch.Tensor, written: list[float]) -
     return {"slants": by_label(found, labels), "slant_apart": apart.mean().item(), "slant_error": error}
 
 
-def drawn(model: torch.nn.Module, path: Path, count: int) -> torch.Tensor:
-    """Drawings (count, N) of the labels 0, 1, 2 and so on, made here or by an earlier call."""
+def drawn(model: torch.nn.Module, path: Path, count: int, seed: int = 0) -> torch.Tensor:
+    """Drawings (count, N) of the labels 0, 1, 2 and so on, made here or by an earlier call.
+
+    Models of one seed draw with the same random numbers, which makes them easier to compare.
+    """
     if not path.exists():
         tokens = torch.cat(
-            [ar.generate(model, part % 10, seed=2026 + number).tokens
+            [ar.generate(model, part % 10, seed=2026 + 1_000 * seed + number).tokens
              for number, part in enumerate(torch.arange(count).split(100))]
         )  # fmt: skip
         write_tensors(path, {"tokens": tokens.to(torch.uint8)}, {})
@@ -172,18 +175,19 @@ def looks(model: torch.nn.Module, tokens: torch.Tensor, labels: torch.Tensor) ->
     "steps" has 8 rows, 7 up to 0 up, of 29 columns, 14 to the left to 14 to the right; beyond them lies "farther".
     """
     side, found, plain = model.image_size, [], F.scaled_dot_product_attention
+    device = next(model.parameters()).device
 
     def spy(query, key, value, attn_mask, dropout_p, is_causal):
-        allowed = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+        allowed = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=device).tril()
         scores = (query @ key.mT / math.sqrt(query.shape[-1])).masked_fill(~allowed, -math.inf)
-        found.append(scores.softmax(-1).mean((0, 1)))  # (N, N)
+        found.append(scores.softmax(-1).mean((0, 1)).cpu())  # (N, N)
         return plain(query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal)
 
     F.scaled_dot_product_attention = spy
     try:
         with torch.no_grad():
             for part in torch.arange(len(tokens)).split(5):
-                model.image_logits(tokens[part].long(), labels[part])
+                model.image_logits(tokens[part].long().to(device), labels[part].to(device))
     finally:
         F.scaled_dot_product_attention = plain
     weights = torch.stack(found).mean(0)  # by the pixel to predict and the slot, which holds the pixel before
@@ -198,7 +202,8 @@ def looks(model: torch.nn.Module, tokens: torch.Tensor, labels: torch.Tensor) ->
 
 def likeness(model: torch.nn.Module) -> list[float]:
     """The cosine (N,) between the vector added for the pixel in row 14 and column 14 and that of every pixel."""
-    vectors = model.trunk.added(torch.arange(model.image_size**2)).detach()
+    position = torch.arange(model.image_size**2, device=next(model.parameters()).device)
+    vectors = model.trunk.added(position).detach()
     middle = vectors[14 * model.image_size + 14]
     return [round(each, 3) for each in F.cosine_similarity(vectors, middle.unsqueeze(0)).tolist()]
 
@@ -221,15 +226,19 @@ def holes(model: AnyOrderTransformer, tokens: torch.Tensor, labels: torch.Tensor
 
 
 def particles(model: torch.nn.Module, tokens: torch.Tensor, labels: torch.Tensor, known: torch.Tensor, count: int):
-    """The same by sequential Monte Carlo with a model in raster order: its estimate of the rest's bits may be off."""
+    """The same by sequential Monte Carlo with a model in raster order.
+
+    Its estimate of the probability of the known pixels is right on average, so that of their bits is too high on
+    average, and that of the hole's bits too low. All particles are read, because no single one is a fair drawing.
+    """
     whole, bits, filled = ar.pixel_bits(model, tokens, labels).double().sum(1), [], []
     began = time.perf_counter()
     for number, (image, label) in enumerate(zip(tokens.long(), labels.tolist(), strict=True)):
         found = ar.inpaint(model, image, known, label, count, seed=number)
         bits.append(whole[number].item() - found.bits)
-        filled.append(found.tokens[0])
+        filled.append(found.tokens)
     spent = (time.perf_counter() - began) / len(tokens)
-    read = metrics.judge(torch.stack(filled), labels, 16).recognized.double().mean().item()
+    read = metrics.judge(torch.cat(filled), labels.repeat_interleave(count), 16).recognized.double().mean().item()
     return {"particles": count, "bits": statistics.mean(bits), "seconds": spent, "recognized": read}
 
 
@@ -273,7 +282,7 @@ def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, wr
     """What a trained model draws, and how it does on another width, at holes and in other orders."""
     count, few = full_or_quick(200, 10), full_or_quick(100, 2)
     holed = full_or_quick(20, 1)  # the same images for particles, which take long, and for any order
-    asked, pixels = torch.arange(count) % 10, drawn(model, Path(f"{path}.drawings.safetensors"), count)
+    asked, pixels = torch.arange(count) % 10, drawn(model, Path(f"{path}.drawings.safetensors"), count, run["seed"])
     found = {"recognized": metrics.judge(pixels, asked, 16).recognized.double().mean().item()}
     found |= slant_of(pixels, asked, written)
     found["off_centre"] = off_centre(pixels.view(-1, 28, 28)).nanmean(0).tolist()
@@ -339,11 +348,12 @@ def main() -> None:
         record["tables"] = tables(record)
         common.write(work / "record.json", record)
     common.print_table(**record["tables"][0])
+    if options.first is None:
+        record["shipped"] = list(shipped(work, val, written))
+        record["milliseconds"] = milliseconds(encodings, full_or_quick(20, 1))
     if quick_mode():
         print(common.QUICK)
     elif options.first is None:
-        record["shipped"] = list(shipped(work, val, written))
-        record["milliseconds"] = milliseconds(encodings, full_or_quick(20, 1))
         common.write(RECORDS / "positions.json", record)
 
 

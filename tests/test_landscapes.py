@@ -89,6 +89,10 @@ def test_photographs_are_pieces_that_no_two_sets_share():
 
     photo = torch.from_numpy(load_sample_images().images[1].copy())
     assert torch.equal(digits.train.images[700], photo[:32, :32])
+    assert torch.equal(digits.train.images[-1], photo[384:416, 432:464])  # the next column belongs to validation
+    assert torch.equal(digits.val.images[125], photo[:32, 464:496])
+    assert torch.equal(digits.val.images[-1], photo[384:416, 528:560])
+    assert torch.equal(digits.test.images[100], photo[:32, 560:592])
     assert torch.equal(digits.test.images[-1], photo[384:416, 608:640])
 
 

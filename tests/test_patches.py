@@ -226,7 +226,7 @@ def test_a_prompt_of_whole_rows_of_patches_is_kept_and_any_other_is_named():
     assert (samples.probabilities[:, :8] == 1).all()
     assert (samples.entropies[:, 8:] > 0).all()
     for rows in (1, 3):
-        with pytest.raises(ValueError, match=f"whole rows of the model's patches, not {4 * rows} pixels"):
+        with pytest.raises(ValueError, match=f"whole rows of its patches, not {4 * rows} tokens"):
             ar.complete(model, tokens, rows, labels=labels)
     in_raster_order = build((1, 2))
     assert torch.equal(ar.complete(in_raster_order, tokens, 3, labels=labels).tokens[:, :12], tokens[:, :12])

@@ -507,7 +507,7 @@ def test_only_models_of_two_levels_that_read_whole_images_are_trained_on_binariz
 
 
 def test_windows_are_not_shifted():
-    with pytest.raises(ValueError, match="shift must be 0 where the data are context windows, not 1"):
+    with pytest.raises(ValueError, match=r"shift must be 0 for context windows, and where .* tokens, not 1"):
         run(config=SHIFTED)
 
 
