@@ -230,6 +230,10 @@ def test_a_prompt_of_whole_rows_of_patches_is_kept_and_any_other_is_named():
             ar.complete(model, tokens, rows, labels=labels)
     in_raster_order = build((1, 2))
     assert torch.equal(ar.complete(in_raster_order, tokens, 3, labels=labels).tokens[:, :12], tokens[:, :12])
+    at_once = build((1, 2), "independent")
+    assert torch.equal(ar.generate(at_once, labels, prompt=tokens[:, :6]).tokens[:, :6], tokens[:, :6])
+    with pytest.raises(ValueError, match="whole rows of its patches, not 5 tokens"):  # half of a patch
+        ar.generate(at_once, labels, prompt=tokens[:, :5])
 
 
 @heads
