@@ -35,6 +35,24 @@ def test_a_quick_run_prints_its_table_and_writes_nothing(name):
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["colours"])
+def test_a_quick_run_of_an_experiment_writes_no_record(name, tmp_path):
+    records = sorted((ROOT / "ar_helpers" / "records").iterdir())
+    before = [path.stat().st_mtime_ns for path in records]
+    for _ in range(2):  # the second goes on where the first ended
+        run = subprocess.run(
+            [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--quick", "--work", tmp_path],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            text=True,
+            capture_output=True,
+            timeout=180,
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.endswith("nothing was written.\n")
+    assert sorted((ROOT / "ar_helpers" / "records").iterdir()) == records
+    assert [path.stat().st_mtime_ns for path in records] == before
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_ratio_is_the_quotient_of_its_parts(name):
     for row in record(name)["ratios"]:
