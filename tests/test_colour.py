@@ -200,7 +200,12 @@ def test_figures_and_animations_in_colour(name, tmp_path):
     model = build(name, levels=7)  # above 256 levels, tokens are packed colours
     drawn = ar.generate(model, [0, 1, 0], seed=0)
     assert len(ar.show_images(drawn.tokens, model.num_levels).axes) == 3
-    ar.show_maps(*drawn, num_levels=model.num_levels)
+    figure = ar.show_maps(*drawn, num_levels=model.num_levels)
+    shown = [axis.images[0] for axis in figure.axes[:3]]  # of the first image
+    chances, surprise = (part[0].view(4, 4, model.channels) for part in drawn[1:])
+    np.testing.assert_allclose(shown[1].get_array(), chances.prod(-1), atol=1e-6)
+    np.testing.assert_allclose(shown[2].get_array(), surprise.sum(-1), atol=1e-6)
+    assert shown[2].get_clim()[1] == pytest.approx(3 * np.log2(7))
     ar.animate(drawn.tokens, model.num_levels, tmp_path / "a.gif", frames=4, scale=1)
     with Image.open(tmp_path / "a.gif") as movie:
         assert movie.convert("RGB").getpixel((1, 1)) != (96, 96, 96)
@@ -257,6 +262,7 @@ def test_what_is_no_colour_gets_one_line(run, name, text, capsys):
 def test_colours_have_three_spellings(text):
     assert cli._first_pixel(text, build("packed", levels=16)).tolist() == [0xFEC]
     assert cli._first_pixel(text, build("nested 2 x 2", levels=16)).tolist() == [15, 14, 12]
+    assert cli._first_pixel("0xF00", build("packed", levels=17)).tolist() == [16 * 17**2]  # F is as red as can be
 
 
 def test_a_grey_model_has_no_first_colour(tmp_path, monkeypatch, capsys):
@@ -278,4 +284,6 @@ def test_a_photograph_is_completed(run, name, tmp_path):
         drawn = np.asarray(picture)
     assert abs(drawn[:4] - 255 * kept[:4]).max() < 1
     assert abs(drawn[4:] - 255 * kept[4:]).max() > 1
-    assert sum(found["beliefs"]) == pytest.approx(1, abs=1e-3)
+    model, crop = build(name, 8, levels=7).float(), torch.from_numpy(colours[:, 2:10].copy())
+    beliefs = ar.label_beliefs(model, image_tokens(crop.unsqueeze(0), model))[0, 4 * 8 * model.channels]
+    assert found["beliefs"] == pytest.approx(beliefs.tolist(), abs=1e-3)
