@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import nn
 
@@ -44,6 +45,9 @@ def sample(arguments: argparse.Namespace) -> None:
     count = arguments.count or (10 if classes is None else 1)
     labels = None if classes is None else [label for label in classes for _ in range(count)]
     prompt = None if arguments.first_pixel is None else _first_pixel(arguments.first_pixel, model)
+    if prompt is not None and labels and arguments.targets is None:
+        pixels = F.pad(prompt.unsqueeze(0), (0, model.sequence_length - len(prompt)))
+        labels, classes = _suggested(model, pixels, len(prompt), count, arguments.seed)[0], None
     samples = _draw(model, arguments, labels=labels, count=None if labels else count, prompt=prompt)
     columns = count if classes is not None and count > 1 else 10
     _store(samples, labels, model, arguments, source, columns)
@@ -69,16 +73,22 @@ def complete(arguments: argparse.Namespace) -> None:
     labels, beliefs = None, None
     if model.num_classes:
         check_range(0, side - 1, keep_rows=arguments.keep_rows)
-        beliefs = scoring.label_beliefs(model, pixels.unsqueeze(0))[0, arguments.keep_rows * side * model.channels]
-        generator = torch.Generator().manual_seed(arguments.seed)
-        drawn = torch.multinomial(beliefs, count, replacement=True, generator=generator)
-        labels = drawn.tolist() if arguments.target is None else classes[:1] * count
+        kept = arguments.keep_rows * side * model.channels
+        labels, beliefs = _suggested(model, pixels.unsqueeze(0), kept, count, arguments.seed)
+        labels = labels if arguments.target is None else classes[:1] * count
     samples = _draw(model, arguments, tokens=pixels.expand(count, -1), labels=labels, keep_rows=arguments.keep_rows)
     print(f"It was read as {background}.", file=sys.stderr)
     more = {"picture": str(arguments.picture), "read_as": background, "keep_rows": arguments.keep_rows}
     if beliefs is not None:
         more["beliefs"] = [round(belief, 4) for belief in beliefs.tolist()]
     _store(samples, labels, model, arguments, source, min(count, 10), more)
+
+
+def _suggested(model: nn.Module, pixels: torch.Tensor, known: int, count: int, seed: int) -> tuple:
+    """Classes, drawn by what an image's first tokens suggest, and the probability of each class."""
+    beliefs = scoring.label_beliefs(model, pixels)[0, known]
+    generator = torch.Generator().manual_seed(seed)
+    return torch.multinomial(beliefs, count, replacement=True, generator=generator).tolist(), beliefs
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
@@ -444,7 +454,8 @@ def parser() -> argparse.ArgumentParser:
         "sample", sample, words, "python -m ar_helpers sample --targets 0,1,2 --count 8 --temperature 0.9 --gif"
     )
     sub.add_argument("--targets", help="the classes to draw, as in 0,1,2 (default: all)")
-    sub.add_argument("--first-pixel", help="the colour of the first pixel, as in 0xFEC, for a model of colours")
+    words = "the colour of the first pixel, as in 0xFEC, for a model of colours; without --targets, it suggests classes"
+    sub.add_argument("--first-pixel", help=words)
     drawing(sub, "samples")
 
     words = "Draw endings to the top of a picture of a digit"

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 import ar_helpers as ar
 from ar_helpers.cards import hardware
+from ar_helpers.files import read_tensors, write_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = "A quick run: it shows that the benchmark works, its figures mean nothing, and nothing was written."
@@ -86,6 +87,35 @@ def trial(path: Path, about: dict, build: Callable[[], torch.nn.Module], dataset
     write(path, found)
     state.unlink()
     return found
+
+
+def trained(path: Path, about: dict, build: Callable[[], torch.nn.Module], dataset: Dataset, config, val) -> tuple:
+    """A model in evaluation mode, and what `trial` found: trained here, or by an earlier call, which kept its weights.
+
+    Args:
+        path: of its files, without an ending.
+        about, build, dataset, config, val: as `trial` takes them.
+    """
+    model, weights, result = build(), Path(f"{path}.weights.safetensors"), Path(f"{path}.json")
+    if not weights.exists():
+        result.unlink(missing_ok=True)  # a call that ended between the two files leaves a result without its weights
+    found = trial(result, about, lambda: model, dataset, config, val, None)
+    if not weights.exists():
+        write_tensors(weights, {key: each.contiguous().cpu() for key, each in model.state_dict().items()}, {})
+    model.load_state_dict(read_tensors(weights)[0])
+    return model.eval(), found
+
+
+def drawn(path: Path, model: torch.nn.Module, labels: torch.Tensor, seed: int, prompt=None) -> torch.Tensor:
+    """Drawings (B, N) of labels (B,), a hundred at a time, made here or by an earlier call, which kept them in a file.
+
+    The same seed draws with the same random numbers, which makes models easier to compare.
+    """
+    if not path.exists():
+        parts = [ar.generate(model, part, prompt=prompt, seed=seed + number).tokens
+                 for number, part in enumerate(labels.split(100))]  # fmt: skip
+        write_tensors(path, {"tokens": torch.cat(parts).to(torch.int16)}, {})
+    return read_tensors(path)[0]["tokens"].long()
 
 
 def count_parameters(model: torch.nn.Module) -> int:

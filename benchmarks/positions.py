@@ -26,7 +26,6 @@ import ar_helpers as ar
 from ar_helpers import metrics
 from ar_helpers.cards import RECORDS
 from ar_helpers.data import full_or_quick, quick_mode
-from ar_helpers.files import read_tensors, write_tensors
 from ar_helpers.recipes import RECIPES
 from ar_helpers.training import bfloat16_is_faster
 
@@ -67,16 +66,7 @@ def trained(run: dict, path: Path, dataset: ar.TokenImages, val: ar.ImageSet, de
     """The model of a run, and what `common.trial` found: trained here, or by an earlier call."""
     changed = {"steps": run["steps"], "seed": run["seed"], "arithmetic": arithmetic}
     config = dataclasses.replace(RECIPES["transformer"].config, **changed)
-    model, weights = build(run, val.images.shape[1], device), Path(f"{path}.weights.safetensors")
-    result = Path(f"{path}.json")
-    if not weights.exists():
-        result.unlink(missing_ok=True)  # a call that ended between the two files leaves a result without its weights
-    found = common.trial(result, run, lambda: model, dataset, config, val, None)
-    if not weights.exists():
-        about = {"class": run["class"], "config": json.dumps(model.config)}
-        write_tensors(weights, {key: each.contiguous().cpu() for key, each in model.state_dict().items()}, about)
-    model.load_state_dict(read_tensors(weights)[0])
-    return model.eval(), found
+    return common.trained(path, run, lambda: build(run, val.images.shape[1], device), dataset, config, val)
 
 
 def kept(path: str, measure: Callable[..., dict], *arguments) -> dict:
@@ -124,20 +114,6 @@ def slant_of(tokens: torch.Tensor, labels: torch.Tensor, written: list[float]) -
     return {"slants": by_label(found, labels), "slant_apart": apart.mean().item(), "slant_error": error}
 
 
-def drawn(model: torch.nn.Module, path: Path, count: int, seed: int = 0) -> torch.Tensor:
-    """Drawings (count, N) of the labels 0, 1, 2 and so on, made here or by an earlier call.
-
-    Models of one seed draw with the same random numbers, which makes them easier to compare.
-    """
-    if not path.exists():
-        tokens = torch.cat(
-            [ar.generate(model, part % 10, seed=2026 + 1_000 * seed + number).tokens
-             for number, part in enumerate(torch.arange(count).split(100))]
-        )  # fmt: skip
-        write_tensors(path, {"tokens": tokens.to(torch.uint8)}, {})
-    return read_tensors(path)[0]["tokens"].long()
-
-
 def milliseconds(models: dict[str, torch.nn.Module], count: int) -> dict[str, float]:
     """Milliseconds per image of drawing `count` images at once: the best of three rounds over all models."""
     labels, best = torch.arange(count) % 10, {}
@@ -160,7 +136,7 @@ def another_width(model: torch.nn.Module, val: ar.ImageSet, path: Path, count: i
     bits = {"own": model.image_size**2 * ar.bits_per_pixel(model, val, quiet=True)}
     for name, before in (("corner", 0), ("middle", margin)):
         bits[name] = CANVAS**2 * ar.bits_per_pixel(wider, padded(val, before), quiet=True)
-    tokens = drawn(wider, path, count).view(-1, CANVAS, CANVAS)
+    tokens = common.drawn(path, wider, torch.arange(count) % 10, 2026).view(-1, CANVAS, CANVAS)
     read = {}
     for name, before in (("corner", 0), ("middle", margin)):
         inside = tokens[:, before : before + 28, before : before + 28].flatten(1)
@@ -281,7 +257,8 @@ def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, wr
     """What a trained model draws, and how it does on another width, at holes and in other orders."""
     count, few = full_or_quick(200, 10), full_or_quick(100, 2)
     holed = full_or_quick(20, 1)  # the same images for particles, which take long, and for any order
-    asked, pixels = torch.arange(count) % 10, drawn(model, Path(f"{path}.drawings.safetensors"), count, run["seed"])
+    asked = torch.arange(count) % 10
+    pixels = common.drawn(Path(f"{path}.drawings.safetensors"), model, asked, 2026 + 1_000 * run["seed"])
     found = {"recognized": metrics.judge(pixels, asked, 16).recognized.double().mean().item()}
     found |= slant_of(pixels, asked, written)
     found["off_centre"] = off_centre(pixels.view(-1, 28, 28)).nanmean(0).tolist()

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import colours
 import numpy as np
 import pytest
 import torch
@@ -247,6 +248,20 @@ def test_samples_begin_with_the_first_pixel(run, name, tmp_path):
 
 
 @every_model
+def test_without_targets_the_first_pixel_suggests_them(run, name):
+    model, pixels = build(name, 8, levels=7).float(), torch.zeros(16, 8, 8, 3, dtype=torch.uint8)
+    pixels[:, 0, 0] = 17 * torch.arange(16, dtype=torch.uint8).unsqueeze(1)  # greys
+    chances = ar.label_beliefs(model, image_tokens(pixels, model))[:, model.channels, 1]
+    telling = int(abs(chances - 0.5).argmax())
+    assert abs(chances[telling] - 0.5) > 0.15
+    words = ["--count", "200", "--seed", "3", "--scale", "1", "--json"]
+    found = run(name, "sample", "--first-pixel", f"0x{telling:X}{telling:X}{telling:X}", *words)
+    labels = [image["label"] for image in found["images"]]
+    assert len(labels) == 200
+    assert labels.count(1) / 200 == pytest.approx(chances[telling].item(), abs=0.11)  # three standard deviations
+
+
+@every_model
 @pytest.mark.parametrize("text", ["green", "0xFFFF", "0xFG0", "", "FE"])
 def test_what_is_no_colour_gets_one_line(run, name, text, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -287,3 +302,38 @@ def test_a_photograph_is_completed(run, name, tmp_path):
     model, crop = build(name, 8, levels=7).float(), torch.from_numpy(colours[:, 2:10].copy())
     beliefs = ar.label_beliefs(model, image_tokens(crop.unsqueeze(0), model))[0, 4 * 8 * model.channels]
     assert found["beliefs"] == pytest.approx(beliefs.tolist(), abs=1e-3)
+
+
+# --- What the benchmark measures ----------------------------------------------------------------------------------
+
+
+def test_the_share_that_groups_explain_is_that_of_a_slow_loop():
+    generator = torch.Generator().manual_seed(0)
+    groups = [
+        torch.randint(low, low + 1500, (n, 4, 6), generator=generator) for low, n in ((0, 5), (900, 8), (2500, 3))
+    ]
+    for row, share in enumerate(colours.explained(groups)):
+        means = [unpack_colours(group[:, row]).double().mean(1).numpy() for group in groups]  # (B, 3) each
+        whole = np.concatenate(means)
+        total = ((whole - whole.mean(0)) ** 2).sum()
+        inside = sum(((each - each.mean(0)) ** 2).sum() for each in means)
+        assert share == pytest.approx(1 - inside / total, abs=1e-4)
+    assert colours.explained([groups[0], groups[0]]) == [0] * 4
+    assert colours.explained([torch.zeros(2, 4, 6).long(), torch.full((3, 4, 6), 4095)]) == [1] * 4
+
+
+def test_neighbours_are_compared_along_rows_and_along_columns():
+    levels = torch.arange(16).expand(3, 16, 3, 16).movedim(2, 3)  # all channels grow by a level with each column
+    found = colours.apart(pack_colours(levels.to(torch.uint8)))
+    assert found == {"rows": [1, 2, 4, 8], "columns": [0, 0, 0, 0]}
+    found = colours.apart(pack_colours(levels.to(torch.uint8)).mT)
+    assert found == {"rows": [0, 0, 0, 0], "columns": [1, 2, 4, 8]}
+
+
+@pytest.mark.parametrize("kind", colours.KINDS)
+def test_pictures_come_back_as_they_were(kind):
+    images = ar.ImageSet(16 * torch.randint(16, (2, 4, 4, 3), dtype=torch.uint8), torch.zeros(2).long())
+    made, sizes = colours.KINDS[kind]
+    model = made(image_size=4, **sizes | {"width": 16, "depth": 1, "heads": 2})
+    tokens = image_tokens(colours.swapped(images, kind).images, model)
+    assert torch.equal(colours.packed(tokens, model, kind), pack_colours(ar.quantize(images.images, 16)))
