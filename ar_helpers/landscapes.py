@@ -8,6 +8,8 @@ Heights and widths called "fine" are int32 in 1/256 pixel.
 
 import numpy as np
 
+from .checks import check_agreement, check_at_least
+
 VERSION = 1  # of the pictures: files of older ones are not read
 SIDE = 64  # pictures are always drawn at 64 x 64; smaller ones are averaged from these
 BATCH = 32  # one int16 channel of a batch is 256 KiB, which stays in the processor's cache
@@ -254,6 +256,8 @@ def landscapes(count: int, seed: int = 0, size: int = 64, first: int = 0) -> tup
     Returns:
         Images (count, size, size, 3), uint8, and labels (count,), uint8, from 0 to 15, see `label_name`.
     """
+    check_at_least(0, count=count, seed=seed, first=first)
+    check_agreement(f"size must be {SIDE} or a divisor of it", size in range(1, SIDE + 1) and SIDE % size == 0, size)
     numbers = np.arange(first, first + count, dtype=np.uint32)
     keys = scramble(numbers ^ scramble(np.array([seed], np.uint32)))
     labels = (scramble(keys) >> np.uint32(28)).astype(np.uint8)

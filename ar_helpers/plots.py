@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .checks import check_agreement, check_at_least, check_ending
 from .files import write
-from .tokens import unpack_colours
+from .tokens import channel_levels, unpack_colours
 
 GREY = "#7b7b7b"  # has enough contrast with white and with nearly black
 INK, ACCENT = "#0072b2", "#d55e00"  # of the colour-blind-safe palette of Okabe and Ito
@@ -83,11 +83,11 @@ def as_pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
         "images must have shape (M, H, W), (M, H, W, 3) or (M, N)", colour or pixels.ndim == 3, pixels.shape
     )
     check_agreement("images must hold at least one image", len(pixels) > 0, "none")
-    if num_levels is not None and num_levels > 256:  # packed colours
-        num_levels = round(num_levels ** (1 / 3))
-        pixels = unpack_colours(torch.from_numpy(pixels), num_levels).numpy()
     if num_levels is not None:
-        return (pixels + 0.5) / num_levels
+        levels = channel_levels(num_levels)
+        if levels < num_levels:
+            pixels = unpack_colours(torch.from_numpy(pixels), levels).numpy()
+        return (pixels + 0.5) / levels
     return pixels / 255 if pixels.dtype == np.uint8 else pixels
 
 

@@ -80,6 +80,14 @@ def unpack_colours(tokens: Tensor, num_levels: int = 16) -> Tensor:
     return torch.stack(parts, dim=-1).to(torch.uint8)
 
 
+def channel_levels(num_levels: int) -> int:
+    """The number of levels of a grey value or a channel: num_levels, or above 256, of packed colours, its cube root."""
+    levels = round(num_levels ** (1 / 3)) if num_levels > 256 else num_levels
+    whole = num_levels <= 256 or levels**3 == num_levels
+    check_agreement("num_levels must be at most 256, or for packed colours a third power", whole, num_levels)
+    return levels
+
+
 def is_colour(model) -> bool:
     """Whether a model draws in colour: it has three tokens for each pixel, or more levels than a grey image."""
     return model.channels == 3 or model.num_levels > 256
@@ -91,10 +99,9 @@ def image_tokens(images: Tensor, model) -> Tensor:
     A token stands for a grey pixel, for the colour of a pixel, or for one of its channels, in the order red, green and
     blue. Images are uint8, or floating point from 0 to 1.
     """
-    packed = model.num_levels > 256
-    levels = round(model.num_levels ** (1 / 3)) if packed else model.num_levels
+    levels = channel_levels(model.num_levels)
     tokens = quantize(images, levels)
-    return (pack_colours(tokens, levels) if packed else tokens).flatten(1)
+    return (pack_colours(tokens, levels) if levels < model.num_levels else tokens).flatten(1)
 
 
 def binarize(images: Tensor, seed: int) -> Tensor:

@@ -37,6 +37,18 @@ def test_hexadecimal_digits_are_the_top_bits_of_the_channels():
     assert unpack_colours(torch.tensor(0xFEC)).tolist() == [15, 14, 12]
 
 
+def test_above_256_only_third_powers_are_levels_of_colours():
+    tokens = torch.zeros(1, 16, dtype=torch.long)
+    for levels in (2, 256, 343, 4096, 16_777_216):
+        assert len(ar.show_images(tokens, levels).axes) == 1
+    model = ar.PixelTransformer(num_levels=500, image_size=4, width=16, depth=1)
+    words = "num_levels must be at most 256, or for packed colours a third power, not 500"
+    with pytest.raises(ValueError, match=words):
+        ar.show_images(tokens, 500)
+    with pytest.raises(ValueError, match=words):
+        image_tokens(torch.zeros(1, 4, 4, 3), model)
+
+
 @pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 4, 4, 3)])
 def test_packing_keeps_the_other_axes(shape):
     packed = pack_colours(torch.zeros(shape, dtype=torch.uint8))

@@ -32,6 +32,20 @@ def test_a_picture_does_not_depend_on_how_many_are_made():
     assert (landscapes(5, seed=1)[0] != images[:5]).any((1, 2, 3)).all()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"size": 48}, "size must be 64 or a divisor of it, not 48"),
+        ({"size": 0}, "size must be 64 or a divisor of it, not 0"),
+        ({"count": -1}, "count must be at least 0, not -1"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+    ],
+)
+def test_what_cannot_be_painted_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        landscapes(**{"count": 1} | wrong)
+
+
 def test_no_two_are_alike_and_all_labels_are_about_as_frequent(record_property):
     began = time.perf_counter()
     images, labels = landscapes(1_600)
