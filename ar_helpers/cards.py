@@ -132,7 +132,7 @@ def train_or_load(
     reason = _why_train(name, model, dataset, config, retrain or switched_on("AR_RETRAIN"))
     if reason is None:
         card = load_card(name)
-        print(f"Loaded the shipped weights of {name}, trained in {duration(card['history']['seconds'])} "
+        print(f"Loaded the weights of {name}, trained in {duration(card['history']['seconds'])} "
               f"on {card['hardware']}.")  # fmt: skip
         return History(**card["history"])
     print(f"Training {name}: {reason}.")

@@ -436,7 +436,7 @@ def parser() -> argparse.ArgumentParser:
         """The options of all commands that draw; the spellings with an underscore are those of another project."""
         sub.set_defaults(folder=folder)
         sub.add_argument("--count", type=int, help="drawings of each class (default: 1; complete: 8 in all)")
-        sub.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder (default: 1)")
+        sub.add_argument("--temperature", type=float, default=1.0, help="below 1 cautious, above 1 bold (default: 1)")
         sub.add_argument("--top-k", "--top_k", type=int, help="draw from the k likeliest levels only")
         sub.add_argument("--top-p", "--top_p", type=float, help="from the likeliest that have this probability")
         sub.add_argument("--seed", type=int, default=secrets.randbelow(2**31), help="the same seed, the same drawings")
@@ -450,9 +450,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON")
 
     words = "Draw digits: write a PNG of each drawing, a sheet of all drawings, and the settings"
-    sub = command(
-        "sample", sample, words, "python -m ar_helpers sample --targets 0,1,2 --count 8 --temperature 0.9 --gif"
-    )
+    sub = command("sample", sample, words, "python -m ar_helpers sample --targets 0,1,2 --count 8 --gif")
     sub.add_argument("--targets", help="the classes to draw, as in 0,1,2 (default: all)")
     words = "the colour of the first pixel, as in 0xFEC, for a model of colours; without --targets, it suggests classes"
     sub.add_argument("--first-pixel", help=words)

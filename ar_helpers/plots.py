@@ -167,6 +167,7 @@ def show_maps(
     )
     rows = len(kinds[0][1])
     figure, axes = plt.subplots(rows, 3, figsize=(8, 0.4 + 2.1 * rows), squeeze=False, layout="compressed")
+    figure.get_layout_engine().set(wspace=0.1)  # a scale's name stands with its scale, not with the next panel
     for column, (title, values, colours, highest, unit) in enumerate(kinds):
         axes[0, column].set_title(title, fontsize=10)
         for row in range(rows):
@@ -203,7 +204,7 @@ def plot_history(histories, baselines: Mapping[str, float] | None = None) -> Fig
     lowest = min((bits for history in histories.values() for bits in history.train_bits + history.val_bits), default=1)
     axis.set_ylim(0.95 * lowest, 1.05 * max((baselines or {}).values(), default=2 * lowest))  # the start may stick out
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=9)
+    figure.legend(loc="outside upper left", ncols=3, fontsize=9)  # where no line can run through it
     plt.close(figure)
     return figure
 

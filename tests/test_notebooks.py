@@ -1,17 +1,20 @@
 """Every chapter runs as a reader would run it, and shows what its code gives."""
 
 import ast
+import base64
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from PIL import Image
 
 import ar_helpers as ar
 
@@ -192,6 +195,18 @@ def test_cells_are_short_and_pictures_described(path):
 
 
 @NOTEBOOKS
+def test_stored_lines_fit_the_page_and_pictures_fit_a_dark_page(path):
+    for cell in book.read(path).cells:
+        for output in cell.get("outputs", []):
+            found = output.get("data", {})
+            printed = output.get("text") or ("" if "text/markdown" in found else found.get("text/plain", ""))
+            assert max(map(len, printed.splitlines()), default=0) <= 88, cell.source
+            if "image/png" in found:
+                picture = Image.open(BytesIO(base64.b64decode(found["image/png"]))).convert("RGBA")
+                assert picture.getpixel((0, 0))[3] == 0, cell.source  # the page shows through
+
+
+@NOTEBOOKS
 def test_a_chapter_has_the_book_s_anatomy(path):
     source = "\n".join(cell.source for cell in book.read(path).cells if cell.cell_type == "markdown")
     for part in ("**You will**", "## What is still wrong", "## Summary", "## Exercises", "## Further reading"):
@@ -204,6 +219,6 @@ def test_a_chapter_has_the_book_s_anatomy(path):
 
 def test_every_shipped_checkpoint_is_what_a_chapter_trains():
     stored = "".join(text for path in book.NOTEBOOKS for cell in book.read(path).cells for text in texts(cell))
-    loaded = re.findall(r"Loaded the shipped weights of (\w+)", stored)
+    loaded = re.findall(r"Loaded the weights of (\w+)", stored)
     others = {"transformer_small", "transformer_full"}  # for the browser, and for the best drawings
     assert set(loaded) == {path.stem for path in book.CARDS.glob("*.json")} - others

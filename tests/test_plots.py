@@ -136,11 +136,14 @@ def test_show_maps_names_what_is_wrong():
 
 
 def test_a_history_is_drawn_with_its_units_and_baselines():
-    axis = ar.plot_history(HISTORY, {"uniform": 2.0}).axes[0]
+    figure = ar.plot_history(HISTORY, {"uniform": 2.0})
+    axis = figure.axes[0]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("training steps", "bits per pixel")
     assert [line.get_label() for line in axis.lines] == ["training", "validation", "uniform (2.000)"]
     assert axis.lines[0].get_ydata().tolist() == HISTORY.train_bits
-    assert axis.get_legend() is not None
+    (legend,) = figure.legends
+    figure.draw_without_rendering()
+    assert not legend.get_window_extent().overlaps(axis.get_window_extent())  # no line runs through it
 
 
 def test_a_history_without_validation_or_with_nothing_can_be_drawn():

@@ -243,6 +243,20 @@ def test_files_named_in_the_readme_exist():
         assert target.startswith("https://") or (ROOT / target).is_file(), target
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "book/index.md",
+        "book/before_you_start.md",
+        "notebooks/05_transformer.ipynb",
+        "notebooks/06_sampling.ipynb",
+    ],
+)
+def test_the_live_page_is_linked_where_readers_come_by(name):
+    assert re.search(r"""[("/]live\.(?:md|html)\b""", read(name))
+
+
 def test_licences_and_citation():
     assert read("LICENSE").startswith("MIT License")
     assert "https://creativecommons.org/licenses/by/4.0/" in read("LICENSE-text")

@@ -330,12 +330,31 @@ def test_solutions_are_folded_and_open(site, browser):
     context.close()
 
 
-def test_wide_figures_are_legible_on_a_phone(site, browser):
+def test_figures_are_legible_on_a_phone(site, browser):
     context = browser.new_context(viewport={"width": 390, "height": 900})
     page = open_page(context, site / CHAPTER, [])
-    widths = page.locator(".full-size.wide img").evaluate_all("all => all.map(each => each.clientWidth)")
-    assert widths
-    assert all(600 <= width <= 700 for width in widths)
+    shares = "all => all.map(each => each.clientWidth / each.getAttribute('width'))"
+    found = page.locator(".full-size img").evaluate_all(shares)
+    assert len(found) > 5
+    assert min(found) > 0.35  # of its size in pixels: letters of 10 points have 20 of these
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_the_site_says_how_to_cite_the_book(site):
+    assert "@misc{pixelbypixel" in (site / "book" / "bibliography.html").read_text(encoding="utf-8")
+
+
+def test_the_animation_of_a_chapter_stops_and_plays_again(site, browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = open_page(context, site / "notebooks" / "06_sampling.html", [])
+    moving = page.locator("picture img").first
+    moving.scroll_into_view_if_needed()
+    page.locator("picture").get_by_role("button", name="Stop").click()
+    assert not moving.is_visible()
+    page.locator("picture").get_by_role("button", name="Play").click()
+    page.locator("picture").get_by_role("button", name="Stop").wait_for()
+    assert moving.is_visible()
     context.close()
 
 

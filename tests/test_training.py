@@ -806,7 +806,7 @@ def test_shipped_weights_are_loaded_when_training_would_give_them(shipped, capsy
     assert history == ar.History(**shipped["history"])
     assert not model.training
     (line,) = capsys.readouterr().out.splitlines()
-    assert line == "Loaded the shipped weights of tiny, trained in 1 min 23 s on 2 CPU cores."
+    assert line == "Loaded the weights of tiny, trained in 1 min 23 s on 2 CPU cores."
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ COLAB = "https://colab.research.google.com/github"
 BRANCH = "notebooks"  # where the publishing workflow puts the notebooks of the site, as they are in _sources
 INSTALLS = re.compile(r"git\+https://github\.com/[\w.-]+/[\w.-]+@main")
 logging.getLogger("fontTools").setLevel(logging.WARNING)
-WIDE = 1100  # pixels: a wider figure has several panels, and it scrolls on a phone
+WIDE = 900  # pixels: on a phone, a wider figure would be too small to read, so it scrolls
 UNUSED = ("thebe", "togglebutton", "sphinx-design", "design-tabs")
 
 
