@@ -242,7 +242,9 @@ def main() -> None:
     record["kinds"], drawings = compared(digits, config, device, work)
     labels = torch.tensor(SHOWN).repeat(25)[: full_or_quick(200, 1)]
     drawings["after all stages"] = packed(common.drawn(work / "staged.safetensors", model, labels, 0), model)
-    record["apart"] = {"painted": apart(pack_colours(ar.quantize(digits.val.images, 16)))}
+    alike = torch.isin(digits.val.labels, torch.tensor(SHOWN))  # pictures of the labels that are drawn
+    alike = alike if alike.any() else ~alike
+    record["apart"] = {"painted": apart(pack_colours(ar.quantize(digits.val.images[alike], 16)))}
     record["apart"] |= {name: apart(images) for name, images in drawings.items()}
     record["tables"] = tables(record)
     common.print_table(**record["tables"][0])

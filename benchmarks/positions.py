@@ -51,6 +51,7 @@ def runs() -> list[dict]:
     orders = [run(name, {"order": name}, made=AnyOrderTransformer) for name in ("raster", "columns", "serpentine")]
     seeds = [each | {"seed": seed} for seed in (1, 2) for each in first + rest]
     labels = [run(f"learned_2d, label {way}", PLAIN | {"label_as": way}) for way in ("pixel", "added")]
+    labels.append(run("learned_2d, stem, label pixel", {"stem": True, "label_as": "pixel"}))
     return first + bases + rest + random + held + with_stem + orders[:1] + seeds + labels + orders[1:]
 
 
