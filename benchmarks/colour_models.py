@@ -81,7 +81,8 @@ class NestedColourTransformer(NestedTransformer):
         patch_width=2,
         **sizes,
     ):
-        super().__init__(num_levels, image_size, num_classes, patch_height, patch_width, **sizes)
+        sizes |= {"patch_height": patch_height, "patch_width": patch_width}
+        super().__init__(num_levels, image_size, num_classes, **sizes)
         self.patch_size *= 3
         self.order = (3 * self.order.unsqueeze(1) + torch.arange(3)).flatten()  # (3 N,)
         places = channel_places(patch_places(image_size, patch_height, patch_width))

@@ -29,12 +29,13 @@ from ar_helpers.training import bfloat16_is_faster
 STAGES = [200, 400, 800, 1_600, 3_000, 6_000, 10_000]  # those of the landscapes that the book grew out of
 BATCH = 4  # images in a step of the run in stages
 MINUTES = 10  # of each model of the comparison
+LARGE = {"width": 128, "depth": 4}  # as the other models
 KINDS = {
     "packed": (ColourTransformer, {}),
     "packed, columns": (ColourTransformer, {}),  # of images with their rows and columns swapped
     "a slot for each channel": (ChannelTransformer, {}),
-    "channels in a pixel": (NestedColourTransformer, {"patch_height": 1, "patch_width": 1, "width": 128, "depth": 4}),
-    "channels in a patch": (NestedColourTransformer, {"patch_height": 2, "patch_width": 2, "width": 128, "depth": 4}),
+    "channels in a pixel": (NestedColourTransformer, LARGE | {"patch_height": 1, "patch_width": 1}),
+    "channels in a patch": (NestedColourTransformer, LARGE | {"patch_height": 2, "patch_width": 2}),
 }
 SHOWN = [0, 1, 6, 7, 8, 9, 14, 15]  # labels: two of each season, two of each time of day
 FIRST = [0x8AC, 0x6AC, 0x558, 0x013]  # the top left pixel of many a dawn, day, dusk and night
