@@ -224,10 +224,14 @@ def train(arguments: argparse.Namespace) -> None:
     as_shipped = not own and all(sources[name] == _data_of(name) for name in names) and not data.quick_mode()
     other = as_shipped or out.resolve() != cards.CHECKPOINTS.resolve()
     check_agreement("--out must be another folder than the shipped weights' for a run of your own", other, str(out))
-    loaded = {source: data.load_images(source) for source in dict.fromkeys(sources.values())}
+    sides = {
+        name: recipe.sizes.get("image_size") for name, recipe in recipes.RECIPES.items()
+    }  # those in colour have it
+    wanted = dict.fromkeys((sources[name], sides.get(name)) for name in names)
+    loaded = {(source, side): data.load_images(source, colour_size=side) for source, side in wanted}
     out.mkdir(parents=True, exist_ok=True)
     for name in names:
-        digits = loaded[sources[name]]
+        digits = loaded[sources[name], sides.get(name)]
         if name == "lenet5":
             seed = arguments.seed or 0
             torch.manual_seed(seed)
@@ -322,7 +326,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.limit is not None:
         check_at_least(1, **{"--limit": arguments.limit})
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
-        digits = data.load_images(arguments.data or _data_of(arguments.name))
+        side = model.image_size if tokens.is_colour(model) else None
+        digits = data.load_images(arguments.data or _data_of(arguments.name), colour_size=side)
     if arguments.samples is not None:
         check_range(4, len(digits.test.labels), **{"--samples": arguments.samples})
     images = getattr(digits, arguments.split).first(arguments.limit)

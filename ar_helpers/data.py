@@ -26,7 +26,7 @@ from torch import Tensor
 from .checks import check_agreement, check_at_least, check_content, check_path
 from .files import progress, read_tensors, switched_on, write_tensors
 from .landscapes import VERSION, landscapes
-from .pictures import open_grey
+from .pictures import open_colour, open_grey
 
 TRAIN_SIZE, VAL_SIZE, TEST_SIZE = 50_000, 10_000, 10_000
 IMAGE_SIZE = 28
@@ -90,7 +90,7 @@ def user_cache() -> Path:
     return Path(base or Path.home() / ".cache") / "ar_helpers"
 
 
-def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> Digits:
+def load_images(name: str | Path = "mnist", root: str | Path | None = None, colour_size: int | None = None) -> Digits:
     """Load images, split into a training, a validation and a test set.
 
     Args:
@@ -101,6 +101,8 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
         root: folder of the data, laid out as torchvision does; else the environment variable AR_DATA, else the
             user's cache. Files already there are used, also gzipped, and also with a dot instead of the hyphen
             before "idx".
+        colour_size: a folder of pictures of your own keeps its colours, and the middle square of each is resized to so
+            many pixels a side.
 
     Returns:
         Digits with train (50,000 images), val (10,000) and test (10,000). If MNIST cannot be downloaded, or with
@@ -119,11 +121,11 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
 
     Your own images may be:
 
-    - A folder of pictures that Pillow can open. They become grey, the middle square of each is resized to 28 x 28, and
-      transparent areas become black. Sub-folders are classes. If all their names are numbers, these are the labels;
-      otherwise, or from 100 on, the classes are numbered in the order of their names. Without sub-folders all labels
-      are 0. If there are folders "train" and "test" (or "training", "testing"), and perhaps "val" (or "valid",
-      "validation"), the classes are inside each of them.
+    - A folder of pictures that Pillow can open. Without colour_size they become grey, and the middle square of each is
+      resized to 28 x 28. Transparent areas become black. Sub-folders are classes. If all their names are numbers,
+      these are the labels; otherwise, or from 100 on, the classes are numbered in the order of their names. Without
+      sub-folders all labels are 0. If there are folders "train" and "test" (or "training", "testing"), and perhaps
+      "val" (or "valid", "validation"), the classes are inside each of them.
     - A folder with four idx files named like MNIST's, or only the two for training, with any number and size of
       images; or a single idx file of images. Its labels are read from the file of the same name with "labels" and
       "idx1" instead of "images" and "idx3", if there is such a file.
@@ -138,6 +140,9 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None) -> D
     if name not in NAMES:
         check_path("name", name, NAMES)
     root = Path(root or os.environ.get("AR_DATA") or user_cache()).expanduser()
+    if colour_size is not None and name not in NAMES:
+        check_at_least(1, colour_size=colour_size)
+        return _own_images(Path(name).expanduser(), colour_size)
     if name in ("landscapes", "landscapes_32"):
         return _landscapes(name, root)
     if name == "photographs" or (name == "cifar10" and quick_mode()):
@@ -297,7 +302,7 @@ def _idx_pair(images_path: Path, labels_path: Path | None) -> ImageSet:
     return ImageSet(images, labels.long())
 
 
-def _own_images(path: Path) -> Digits:
+def _own_images(path: Path, colour_size: int | None = None) -> Digits:
     """Images of a reader's own: idx files, or a folder of pictures."""
     if path.is_file():
         labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
@@ -313,7 +318,7 @@ def _own_images(path: Path) -> Digits:
     classes = sorted({name for paths in found for name in paths.values()} - {""})
     numbered = all(name.isdecimal() and int(name) < 100 for name in classes)
     labels = {"": 0} | {name: int(name) if numbered else number for number, name in enumerate(classes)}
-    return _split(str(path), *(_pictures(paths, labels) for paths in found))
+    return _split(str(path), *(_pictures(paths, labels, colour_size) for paths in found))
 
 
 def _picture_paths(folder: Path) -> dict[Path, str]:
@@ -330,11 +335,14 @@ def _picture_paths(folder: Path) -> dict[Path, str]:
     return classes
 
 
-def _pictures(paths: dict[Path, str], labels: dict[str, int]) -> ImageSet:
-    images = torch.empty(len(paths), IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+def _pictures(paths: dict[Path, str], labels: dict[str, int], colour_size: int | None) -> ImageSet:
+    side, shape, read = IMAGE_SIZE, (), open_grey
+    if colour_size is not None:
+        side, shape, read = colour_size, (3,), open_colour
+    images = torch.empty(len(paths), side, side, *shape, dtype=torch.uint8)
     for image, path in zip(images, progress(paths, unit="picture"), strict=True):
-        grey = ImageOps.fit(open_grey(path), (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
-        image.copy_(torch.from_numpy(np.array(grey)))
+        square = ImageOps.fit(read(path), (side, side), Image.Resampling.BILINEAR)
+        image.copy_(torch.from_numpy(np.array(square)))
     return ImageSet(images, torch.tensor([labels[name] for name in paths.values()]))
 
 

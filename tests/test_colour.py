@@ -11,7 +11,7 @@ from colour_models import ChannelTransformer, ColourTransformer, NestedColourTra
 from PIL import Image
 
 import ar_helpers as ar
-from ar_helpers import cli
+from ar_helpers import cli, recipes
 from ar_helpers.plots import as_pictures
 from ar_helpers.tokens import image_tokens, pack_colours, unpack_colours
 
@@ -298,6 +298,23 @@ def test_a_grey_model_has_no_first_colour(tmp_path, monkeypatch, capsys):
         cli.main(["sample", "--model", "transformer_small", "--first-pixel", "0xFEC"])
     assert "must not be given: this model draws in grey" in capsys.readouterr().err
     assert not (tmp_path / "samples").exists()
+
+
+def test_a_model_of_colours_learns_from_a_folder_of_pictures(tmp_path, monkeypatch):
+    sizes = {"image_size": 8, "num_classes": 16, "width": 16, "depth": 1, "heads": 2} | INNER
+    config = ar.TrainConfig(steps=2, batch_size=4)
+    recipe = recipes.Recipe(NestedColourTransformer, sizes, {}, config, "landscapes")
+    monkeypatch.setitem(recipes.RECIPES, "tiny_landscapes", recipe)
+    monkeypatch.chdir(tmp_path)
+    for n in range(14):
+        path = tmp_path / "pictures" / ("wood", "lake")[n % 2] / f"{n}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (9, 12), (n, 100 + n, 200)).save(path)
+    cli.main(["train", "tiny_landscapes", "--data", "pictures", "--out", "mine", "--device", "cpu"])
+    card = json.loads((tmp_path / "mine" / "tiny_landscapes.json").read_text())
+    assert card["config"]["num_classes"] == 2
+    assert card["config"]["image_size"] == 8
+    assert card["recipe"]["data"]["images"] == 10
 
 
 @every_model

@@ -697,6 +697,29 @@ def test_folders_to_train_on_and_to_test_on_are_taken_for_what_they_are(tmp_path
     assert digits.val.labels.tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("quick", ["", "1"])
+def test_a_folder_keeps_its_colours_when_asked(tmp_path, monkeypatch, quick):
+    monkeypatch.setenv("AR_QUICK", quick)
+    for n in range(14):
+        path = tmp_path / ("wood", "lake")[n % 2] / f"{n}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (90, 60), (n, 100 + n, 200)).save(path)
+    digits = ar.load_images(tmp_path, colour_size=32)
+    assert [tuple(part.images.shape) for part in digits] == [(10, 32, 32, 3), (2, 32, 32, 3), (2, 32, 32, 3)]
+    for part in digits:
+        for image, label in zip(part.images, part.labels, strict=True):
+            red = int(image[0, 0, 0])
+            assert (image == torch.tensor([red, 100 + red, 200])).all()
+            assert label == (red + 1) % 2  # "lake" comes before "wood"
+
+
+def test_grey_images_stay_grey_and_a_size_is_at_least_one(tmp_path):
+    with pytest.raises(ValueError, match="colour_size must be at least 1, not 0"):
+        ar.load_images(tmp_path, colour_size=0)
+    write_idx(tmp_path, 6, 3)
+    assert ar.load_images(tmp_path, colour_size=32).train.images.shape == (5, 28, 28)
+
+
 def test_images_of_two_sizes_are_refused(tmp_path):
     for part, count, side in (("train", 6, 12), ("t10k", 3, 16)):
         pixels = bytes(count * side * side)
