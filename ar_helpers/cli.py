@@ -224,9 +224,8 @@ def train(arguments: argparse.Namespace) -> None:
     as_shipped = not own and all(sources[name] == _data_of(name) for name in names) and not data.quick_mode()
     other = as_shipped or out.resolve() != cards.CHECKPOINTS.resolve()
     check_agreement("--out must be another folder than the shipped weights' for a run of your own", other, str(out))
-    sides = {
-        name: recipe.sizes.get("image_size") for name, recipe in recipes.RECIPES.items()
-    }  # those in colour have it
+    colourful = {name: recipe for name, recipe in recipes.RECIPES.items() if recipe.images not in data.GREY}
+    sides = {name: recipe.sizes.get("image_size") for name, recipe in colourful.items()}
     wanted = dict.fromkeys((sources[name], sides.get(name)) for name in names)
     loaded = {(source, side): data.load_images(source, colour_size=side) for source, side in wanted}
     out.mkdir(parents=True, exist_ok=True)

@@ -114,6 +114,11 @@ def pace(kind: str, dataset: ar.TokenImages, config: ar.TrainConfig, device: str
     return (times[2] - times[1]) / (more - few)  # the first run only warms up
 
 
+def compared_labels() -> torch.Tensor:
+    """The labels (B,) of the drawings that are compared."""
+    return torch.tensor(SHOWN).repeat(25)[: full_or_quick(200, 1)]
+
+
 def swapped(images: ar.ImageSet, kind: str) -> ar.ImageSet:
     """The images as a kind of model sees them."""
     return images._replace(images=images.images.transpose(1, 2)) if kind.endswith("columns") else images
@@ -141,8 +146,7 @@ def compared(digits: ar.Digits, config: ar.TrainConfig, device: str, work: Path)
         about = {"name": kind, "steps": steps, "seconds_per_step": paces[kind]}
         val = swapped(digits.val, kind).first(full_or_quick(200, 1))
         model, found = common.trained(place, about, lambda kind=kind: build(kind, device), datasets[kind], changed, val)
-        labels = torch.tensor(SHOWN).repeat(25)[: full_or_quick(200, 1)]
-        tokens = common.drawn(Path(f"{place}.drawings.safetensors"), model, labels, 0)
+        tokens = common.drawn(Path(f"{place}.drawings.safetensors"), model, compared_labels(), 0)
         drawings[kind] = packed(tokens, model, kind)
         few = hexadecimal(drawings[kind][: len(SHOWN)].flatten(1))
         runs.append(found | {"minutes": found.pop("history")["seconds"] / 60, "drawings": few})
@@ -158,15 +162,8 @@ def explained(groups: list[torch.Tensor]) -> list[float]:
     whole = torch.cat(means)
     middle = whole.mean(0)
     between = sum(len(each) * (each.mean(0) - middle) ** 2 for each in means) / len(whole)
-    within = (whole - middle).square().mean(0).sum(-1)  # (H,)
-    return [round(share, 4) for share in (between.sum(-1) / within.clamp(min=1e-9)).tolist()]
-
-
-def painted(train: ar.ImageSet, colour: int, label: int | None = None) -> torch.Tensor:
-    """The training pictures (B, H, W), packed, that begin with a colour."""
-    images = pack_colours(ar.quantize(train.images, 16))
-    chosen = images[:, 0, 0] == colour
-    return images[chosen if label is None else chosen & (train.labels == label)]
+    total = (whole - middle).square().mean(0).sum(-1)  # (H,)
+    return [round(share, 4) for share in (between.sum(-1) / total.clamp(min=1e-9)).tolist()]
 
 
 def begun(model: torch.nn.Module, colour: int, path: Path, label: int | None, count: int) -> tuple:
@@ -180,24 +177,24 @@ def begun(model: torch.nn.Module, colour: int, path: Path, label: int | None, co
     generator = torch.Generator().manual_seed(colour)
     labels = torch.multinomial(beliefs, count, replacement=True, generator=generator)
     labels = labels if label is None else torch.full((count,), label)
-    return packed(common.drawn(path, model, labels, 0, prompt), model), [
-        round(chance, 4) for chance in beliefs.tolist()
-    ]
+    images = packed(common.drawn(path, model, labels, 0, prompt), model)
+    return images, [round(chance, 4) for chance in beliefs.tolist()]
 
 
 def steered(model: torch.nn.Module, train: ar.ImageSet, work: Path) -> dict:
     """What a first pixel does to the rows below it, in drawings and in training pictures."""
-    count, images = full_or_quick(100, 1), {}
+    count, images, pictures = full_or_quick(100, 1), {}, pack_colours(ar.quantize(train.images, 16))
+    painted = {colour: pictures[:, 0, 0] == colour for colour in (*FIRST, UNSEEN, *BRIGHTNESS)}  # which begin with it
     found = {"colours": [], "count": count}
     for colour in (*FIRST, UNSEEN):
         images[colour], beliefs = begun(model, colour, work / f"first_{colour:03x}.safetensors", None, count)
-        many, few = len(painted(train, colour)), hexadecimal(images[colour][:8].flatten(1))
+        many, few = int(painted[colour].sum()), hexadecimal(images[colour][:8].flatten(1))
         found["colours"].append({"colour": f"0x{colour:03X}", "painted": many, "beliefs": beliefs, "drawings": few})
     found["drawn"] = explained([images[colour] for colour in FIRST])
-    found["painted"] = explained([painted(train, colour) for colour in FIRST])
+    found["painted"] = explained([pictures[painted[colour]] for colour in FIRST])
     pair = [begun(model, colour, work / f"first_{colour:03x}_{SUMMER_DAY}.safetensors", SUMMER_DAY, count)[0]
             for colour in BRIGHTNESS]  # fmt: skip
-    pairs = [painted(train, colour, SUMMER_DAY) for colour in BRIGHTNESS]
+    pairs = [pictures[painted[colour] & (train.labels == SUMMER_DAY)] for colour in BRIGHTNESS]
     about = {"label": SUMMER_DAY, "colours": [f"0x{colour:03X}" for colour in BRIGHTNESS]}
     about["counts"] = [len(each) for each in pairs]
     found["of_a_label"] = about | {"drawn": explained(pair), "painted": explained(pairs)}
@@ -241,8 +238,7 @@ def main() -> None:
     model, record["stages"] = in_stages(digits, config, device, work)
     record["first_pixel"] = steered(model, digits.train, work)
     record["kinds"], drawings = compared(digits, config, device, work)
-    labels = torch.tensor(SHOWN).repeat(25)[: full_or_quick(200, 1)]
-    drawings["after all stages"] = packed(common.drawn(work / "staged.safetensors", model, labels, 0), model)
+    drawings["after all stages"] = packed(common.drawn(work / "staged.safetensors", model, compared_labels(), 0), model)
     alike = torch.isin(digits.val.labels, torch.tensor(SHOWN))  # pictures of the labels that are drawn
     alike = alike if alike.any() else ~alike
     record["apart"] = {"painted": apart(pack_colours(ar.quantize(digits.val.images[alike], 16)))}

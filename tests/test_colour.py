@@ -4,6 +4,7 @@ import itertools
 import json
 
 import colours
+import lengths
 import numpy as np
 import pytest
 import torch
@@ -366,3 +367,9 @@ def test_pictures_come_back_as_they_were(kind):
     model = made(image_size=4, **sizes | {"width": 16, "depth": 1, "heads": 2})
     tokens = image_tokens(colours.swapped(images, kind).images, model)
     assert torch.equal(colours.packed(tokens, model, kind), pack_colours(ar.quantize(images.images, 16)))
+
+
+def test_the_cache_of_a_row_holds_a_key_and_a_value_for_each_pixel_and_layer():
+    model = ColourTransformer(image_size=8, width=16, depth=3, heads=2)
+    assert lengths.kept(model) == 2 * 3 * 64 * 16 * 4  # bytes: float32 has four
+    assert 0 < lengths.attention_share(lengths.step(model, 2)) < 1
