@@ -207,6 +207,13 @@ def test_stored_lines_fit_the_page_and_pictures_fit_a_dark_page(path):
 
 
 @NOTEBOOKS
+def test_no_line_of_prose_is_taken_for_a_comment(path):
+    for cell in book.read(path).cells:
+        if cell.cell_type == "markdown":  # the site drops a line that begins with a percent sign
+            assert not re.search(r"^\s*(%|\+\+\+)", cell.source, re.MULTILINE), cell.source
+
+
+@NOTEBOOKS
 def test_a_chapter_has_the_book_s_anatomy(path):
     source = "\n".join(cell.source for cell in book.read(path).cells if cell.cell_type == "markdown")
     for part in ("**You will**", "## What is still wrong", "## Summary", "## Exercises", "## Further reading"):
