@@ -6,6 +6,7 @@ import ar_helpers as ar
 from .cards import load_card, load_checkpoint, load_pretrained, load_record, model_table, save_checkpoint, train_or_load
 from .data import Digits, ImageSet, claims, full_or_quick, load_images
 from .models import (
+    AnyOrderTransformer,
     Cache,
     ConditionalMLP,
     GreyTransformer,
@@ -15,6 +16,7 @@ from .models import (
     PixelCNN,
     PixelTransformer,
     PositionalMLP,
+    PositionedTransformer,
 )
 from .pictures import read_picture
 from .plots import animate, plot_history, show_images, show_maps, style, table
@@ -24,6 +26,7 @@ from .tokens import ContextWindows, ThinnedWindows, TokenImages, dequantize, qua
 from .training import History, TrainConfig, best_device, fit
 
 __all__ = [
+    "AnyOrderTransformer",
     "Cache",
     "ConditionalMLP",
     "ContextWindows",
@@ -38,6 +41,7 @@ __all__ = [
     "PixelCNN",
     "PixelTransformer",
     "PositionalMLP",
+    "PositionedTransformer",
     "Samples",
     "ThinnedWindows",
     "TokenImages",

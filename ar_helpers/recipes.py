@@ -44,6 +44,8 @@ SMALL = replace(TRANSFORMER, steps=2_000)
 HOUR = replace(TRANSFORMER, steps=10_000, batch_size=8)  # within an hour of two cores
 
 BINARY = {"num_levels": 2, "num_classes": 0, "width": 96}  # as published figures on binarized images are
+SINUSOIDAL = {"num_levels": 256, "positions": "sinusoidal_2d", "label_as": "pixel", "stem": False}  # as sim
+ROPE = {"positions": "rope_2d", "width": 80, "depth": 3}
 WIDE = {"width": 192, "depth": 5, "heads": 6, "dropout": 0.1}
 
 
@@ -69,6 +71,9 @@ RECIPES = {
     "patch_4x4_independent": patches(4, 4, independent=True),
     "nested_4x4": Recipe(models.NestedTransformer, {}, IMAGES, replace(SMALL, arithmetic="float32")),
     "pixelcnn": Recipe(models.PixelCNN, {}, IMAGES, replace(TRANSFORMER, steps=3_400)),
+    "any_order": Recipe(models.AnyOrderTransformer, {}, IMAGES, replace(TRANSFORMER, steps=5_900)),
+    "sinusoidal_256": Recipe(models.PositionedTransformer, SINUSOIDAL, ALL_GREYS, HOUR),
+    "transformer_small_rope": Recipe(models.PositionedTransformer, ROPE, IMAGES, SMALL),
 }
 
 

@@ -77,3 +77,21 @@ class MaskedPixelCNN(SequenceModel):
         if cache is not None:
             cache.length = end
         return self.output(self.norm(x))  # (B, T - start, K)
+
+
+def on_canvas(model, image_size):
+    """The same model for images of another size.
+
+    Learned vectors belong to rows, columns or pixels. Those that were never learned are
+    copies of the nearest row's, column's or pixel's. All other parts fit any size.
+    """
+    old, weights = model.image_size, dict(model.state_dict())
+    nearest = torch.arange(image_size).clamp(max=old - 1)
+    for name, weight in weights.items():
+        if name.endswith(("row_embedding.weight", "col_embedding.weight")):
+            weights[name] = weight[nearest]
+        if name.endswith("position_embedding.weight"):
+            weights[name] = weight[(old * nearest.unsqueeze(1) + nearest).flatten()]
+    other = type(model)(**model.config | {"image_size": image_size})
+    other.load_state_dict(weights)
+    return other.to(next(model.parameters())).train(model.training)

@@ -20,12 +20,13 @@ from pathlib import Path
 import common
 import torch
 import torch.nn.functional as F
-from position_models import POSITIONS, AnyOrderTransformer, PositionedTransformer, on_canvas
+from chapter_models import on_canvas
 
 import ar_helpers as ar
 from ar_helpers import metrics
 from ar_helpers.cards import RECORDS
 from ar_helpers.data import full_or_quick, quick_mode
+from ar_helpers.models.positions import POSITIONS, AnyOrderTransformer, PositionedTransformer
 from ar_helpers.recipes import RECIPES
 from ar_helpers.training import bfloat16_is_faster
 

@@ -6,18 +6,10 @@ import math
 
 import pytest
 import torch
-from position_models import (
-    POSITIONS,
-    AddedPosition,
-    AnyOrderTransformer,
-    PositionedTransformer,
-    on_canvas,
-    order_of,
-    rotary_angles,
-    rotate,
-)
+from chapter_models import on_canvas
 
 import ar_helpers as ar
+from ar_helpers.models.positions import POSITIONS, AddedPosition, order_of, rotary_angles, rotate
 
 SIZES = {"num_levels": 3, "num_classes": 3, "width": 16, "depth": 2, "heads": 2, "dropout": 0.5}
 ORDERS = ("raster", "columns", "serpentine")
@@ -33,12 +25,12 @@ def build(name, image_size=3, **more):
     torch.manual_seed(0)
     sizes = SIZES | {"image_size": image_size} | more
     if name in ("any order", *ORDERS):
-        model = AnyOrderTransformer(order="random" if name == "any order" else name, **sizes)
+        model = ar.AnyOrderTransformer(order="random" if name == "any order" else name, **sizes)
     else:
         positions, label_as, *rest = name.split(", ")
         stem, target = "stem" in rest, "held" not in rest
         sizes |= {"positions": positions, "label_as": label_as, "stem": stem, "target": target}
-        model = PositionedTransformer(**sizes)
+        model = ar.PositionedTransformer(**sizes)
     for parameter in model.parameters():
         parameter.data.mul_(3)
     return model.double().eval()
@@ -178,7 +170,7 @@ def test_every_parameter_is_used(name):
 def test_with_its_defaults_it_is_chapter_5_s_model():
     sizes = SIZES | {"image_size": 5, "dropout": 0.0}
     torch.manual_seed(0)
-    plain, ours = ar.PixelTransformer(**sizes).eval(), PositionedTransformer(**sizes).eval()
+    plain, ours = ar.PixelTransformer(**sizes).eval(), ar.PositionedTransformer(**sizes).eval()
     weights = plain.state_dict()
     for name in ("row_embedding", "col_embedding"):
         weights[f"trunk.added.{name}.weight"] = weights.pop(f"trunk.{name}.weight")
@@ -197,7 +189,7 @@ def test_the_label_in_the_pixel_is_the_token_in_the_pixel():
     unlabelled.load_state_dict(model.state_dict())
     torch.testing.assert_close(model.image_logits(tokens, labels), unlabelled.image_logits(inside))
     with pytest.raises(AssertionError, match="labels are no levels"):
-        PositionedTransformer(**SIZES | {"num_classes": 4, "label_as": "pixel"})
+        ar.PositionedTransformer(**SIZES | {"num_classes": 4, "label_as": "pixel"})
 
 
 # --- Encodings ----------------------------------------------------------------------------------------------------
@@ -397,13 +389,13 @@ def test_training_in_random_orders_depends_on_the_seed_and_may_be_interrupted(tm
     found = {}
     for name, seed, broken in (("whole", 0, False), ("broken", 0, True), ("other", 1, False)):
         torch.manual_seed(0)
-        model, config = AnyOrderTransformer(**SIZES | {"image_size": 3}), ar.TrainConfig(6, 8, seed=seed)
+        model, config = ar.AnyOrderTransformer(**SIZES | {"image_size": 3}), ar.TrainConfig(6, 8, seed=seed)
         dataset, state = Stops(tokens, labels), tmp_path / f"{name}.safetensors"
         if broken:
             dataset.left = 3
             with pytest.raises(KeyboardInterrupt):
                 ar.fit(model, dataset, config, resume=state, quiet=True)
-            model, dataset.left = AnyOrderTransformer(**SIZES | {"image_size": 3}), 10**9
+            model, dataset.left = ar.AnyOrderTransformer(**SIZES | {"image_size": 3}), 10**9
         torch.manual_seed(1234)  # must not matter
         ar.fit(model, dataset, config, resume=state, quiet=True)
         found[name] = torch.cat([parameter.flatten() for parameter in model.parameters()])
@@ -539,7 +531,7 @@ def test_what_the_record_keeps_of_a_model():
 
     tokens = torch.randint(16, (3, 784))
     assert [[int(digit, 16) for digit in image] for image in hexadecimal(tokens)] == tokens.tolist()
-    model = PositionedTransformer(width=16, depth=1, heads=2, positions="learned_2d")
+    model = ar.PositionedTransformer(width=16, depth=1, heads=2, positions="learned_2d")
     found, added = torch.tensor(likeness(model)), model.trunk.added
     assert found.argmax() == 14 * 28 + 14
     a, b = (added.row_embedding.weight[row] + added.col_embedding.weight[col] for row, col in ((14, 14), (3, 5)))

@@ -4,10 +4,12 @@ from .base import Cache, PixelModel
 from .convolutions import PixelCNN
 from .greys import GreyTransformer
 from .patches import NestedTransformer, PatchTransformer
+from .positions import AnyOrderTransformer, PositionedTransformer
 from .transformer import PixelTransformer, SequenceModel
 from .windows import ConditionalMLP, OneHotMLP, PositionalMLP, WindowModel
 
 __all__ = [
+    "AnyOrderTransformer",
     "Cache",
     "ConditionalMLP",
     "GreyTransformer",
@@ -18,6 +20,7 @@ __all__ = [
     "PixelModel",
     "PixelTransformer",
     "PositionalMLP",
+    "PositionedTransformer",
     "SequenceModel",
     "WindowModel",
 ]

@@ -1,11 +1,11 @@
-"""Chapter 12's models: ways to tell where a pixel is, and orders of drawing. They join the package with the chapter."""
+"""The models of chapter 12: ways to tell where a pixel is, and orders of drawing."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ar_helpers.models.base import Cache
-from ar_helpers.models.transformer import (
+from .base import Cache
+from .transformer import (
     Attention,
     Block,
     PixelTransformer,
@@ -174,7 +174,10 @@ class PositionedTransformer(PixelTransformer):
         self.trunk = PositionedTrunk(added, told, label_as, *about, *sizes.values())
         if positions.startswith("rope"):
             pairs = width // heads // 2
-            query, key = (rotary_angles(positions, each, image_size, pairs, base) for each in (told, held))
+            query, key = (
+                rotary_angles(positions, each, image_size, pairs, base)
+                for each in (told, held)
+            )
             for block in self.trunk.blocks:
                 block.attention = RotaryAttention(width, heads, dropout, query, key)
 
@@ -254,21 +257,3 @@ class AnyOrderTransformer(SequenceModel):
 
     def next_pixels(self, tokens, labels, cache, first):
         return super().next_pixels(tokens, labels, cache or Cache(), first)
-
-
-def on_canvas(model, image_size):
-    """The same model for images of another size.
-
-    Learned vectors belong to rows, columns or pixels. Those that were never learned are
-    copies of the nearest row's, column's or pixel's. All other parts fit any size.
-    """
-    old, weights = model.image_size, dict(model.state_dict())
-    nearest = torch.arange(image_size).clamp(max=old - 1)
-    for name, weight in weights.items():
-        if name.endswith(("row_embedding.weight", "col_embedding.weight")):
-            weights[name] = weight[nearest]
-        if name.endswith("position_embedding.weight"):
-            weights[name] = weight[(old * nearest.unsqueeze(1) + nearest).flatten()]
-    other = type(model)(**model.config | {"image_size": image_size})
-    other.load_state_dict(weights)
-    return other.to(next(model.parameters())).train(model.training)
