@@ -10,6 +10,7 @@ from .models import (
     Cache,
     ConditionalMLP,
     GreyTransformer,
+    NestedColourTransformer,
     NestedTransformer,
     OneHotMLP,
     PatchTransformer,
@@ -22,7 +23,16 @@ from .pictures import read_picture
 from .plots import animate, plot_history, show_images, show_maps, style, table
 from .sampling import Inpainted, Samples, complete, generate, inpaint, sampling_probabilities
 from .scoring import bits_per_pixel, label_beliefs, pixel_bits, prediction_maps
-from .tokens import ContextWindows, ThinnedWindows, TokenImages, dequantize, quantize
+from .tokens import (
+    ContextWindows,
+    ThinnedWindows,
+    TokenImages,
+    dequantize,
+    image_tokens,
+    pack_colours,
+    quantize,
+    unpack_colours,
+)
 from .training import History, TrainConfig, best_device, fit
 
 __all__ = [
@@ -35,6 +45,7 @@ __all__ = [
     "History",
     "ImageSet",
     "Inpainted",
+    "NestedColourTransformer",
     "NestedTransformer",
     "OneHotMLP",
     "PatchTransformer",
@@ -55,6 +66,7 @@ __all__ = [
     "fit",
     "full_or_quick",
     "generate",
+    "image_tokens",
     "inpaint",
     "label_beliefs",
     "load_card",
@@ -63,6 +75,7 @@ __all__ = [
     "load_pretrained",
     "load_record",
     "model_table",
+    "pack_colours",
     "pixel_bits",
     "plot_history",
     "prediction_maps",
@@ -75,4 +88,5 @@ __all__ = [
     "style",
     "table",
     "train_or_load",
+    "unpack_colours",
 ]

@@ -16,10 +16,10 @@ from pathlib import Path
 import common
 import torch
 import torch.nn.functional as F
-from colour_models import ChannelTransformer, ColourTransformer, NestedColourTransformer
+from chapter_models import ChannelTransformer, ColourTransformer
 
 import ar_helpers as ar
-from ar_helpers.cards import RECORDS
+from ar_helpers.cards import RECORDS, hardware
 from ar_helpers.data import full_or_quick, quick_mode
 from ar_helpers.files import read_tensors
 from ar_helpers.recipes import RECIPES
@@ -34,8 +34,8 @@ KINDS = {
     "packed": (ColourTransformer, {}),
     "packed, columns": (ColourTransformer, {}),  # of images with their rows and columns swapped
     "a slot for each channel": (ChannelTransformer, {}),
-    "channels in a pixel": (NestedColourTransformer, LARGE | {"patch_height": 1, "patch_width": 1}),
-    "channels in a patch": (NestedColourTransformer, LARGE | {"patch_height": 2, "patch_width": 2}),
+    "channels in a pixel": (ar.NestedColourTransformer, LARGE | {"patch_height": 1, "patch_width": 1}),
+    "channels in a patch": (ar.NestedColourTransformer, LARGE | {"patch_height": 2, "patch_width": 2}),
 }
 SHOWN = [0, 1, 6, 7, 8, 9, 14, 15]  # labels: two of each season, two of each time of day
 FIRST = [0x8AC, 0x6AC, 0x558, 0x013]  # the top left pixel of many a dawn, day, dusk and night
@@ -100,7 +100,7 @@ def in_stages(digits: ar.Digits, config: ar.TrainConfig, device: str, work: Path
             drawn = ar.generate(from_state(model, state), labels, seed=0).tokens
             bits, history = ar.bits_per_pixel(model, val), json.loads(read_tensors(state)[1]["state"])["history"]
             about = {"step": stage, "val_bits_per_pixel": bits, "train_bits_per_pixel": history["train_bits"][-1]}
-            about |= {"seconds": history["seconds"], "labels": labels, "drawings": hexadecimal(drawn)}
+            about |= {"seconds": history["seconds"], "hardware": hardware(device), "labels": labels, "drawings": hexadecimal(drawn)}
             common.write(path, about)
         found.append(json.loads(path.read_text()))
     return from_state(model, state), found

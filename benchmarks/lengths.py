@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import common
 import torch
-from colour_models import ColourTransformer, NestedColourTransformer
+from chapter_models import ColourTransformer
 from torch.profiler import ProfilerActivity, profile
 
 import ar_helpers as ar
@@ -93,7 +93,7 @@ def in_patches(side: int) -> dict:
     """Seconds for an image of the largest size, drawn in patches."""
     common.note(f"patches of {side} x {side} pixels ...")
     small = full_or_quick({"width": 128, "depth": 4}, {"width": 16, "depth": 1, "heads": 2})
-    model = NestedColourTransformer(
+    model = ar.NestedColourTransformer(
         image_size=full_or_quick(SIZES, [8])[-1], patch_height=side, patch_width=side, **small
     ).eval()
     return {"side": side, "cached": {str(count): cached(model, count) for count in full_or_quick(TOGETHER, [1, 2])}}

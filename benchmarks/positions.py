@@ -24,7 +24,7 @@ from chapter_models import on_canvas
 
 import ar_helpers as ar
 from ar_helpers import metrics
-from ar_helpers.cards import RECORDS
+from ar_helpers.cards import RECORDS, hardware
 from ar_helpers.data import full_or_quick, quick_mode
 from ar_helpers.models.positions import POSITIONS, AnyOrderTransformer, PositionedTransformer
 from ar_helpers.recipes import RECIPES
@@ -68,7 +68,8 @@ def trained(run: dict, path: Path, dataset: ar.TokenImages, val: ar.ImageSet, de
     """The model of a run, and what `common.trial` found: trained here, or by an earlier call."""
     changed = {"steps": run["steps"], "seed": run["seed"], "arithmetic": arithmetic}
     config = dataclasses.replace(RECIPES["transformer"].config, **changed)
-    return common.trained(path, run, lambda: build(run, val.images.shape[1], device), dataset, config, val)
+    about = run | {"hardware": hardware(device)}
+    return common.trained(path, about, lambda: build(run, val.images.shape[1], device), dataset, config, val)
 
 
 def kept(path: str, measure: Callable[..., dict], *arguments) -> dict:

@@ -8,7 +8,7 @@ import lengths
 import numpy as np
 import pytest
 import torch
-from colour_models import ChannelTransformer, ColourTransformer, NestedColourTransformer
+from chapter_models import ChannelTransformer, ColourTransformer
 from PIL import Image
 
 import ar_helpers as ar
@@ -85,7 +85,7 @@ def build(name, image_size=4, levels=3):
         model = ChannelTransformer(levels, image_size, **SMALL)
     else:
         patch = {"patch_height": int(name[7]), "patch_width": int(name[11])}
-        model = NestedColourTransformer(levels, image_size, **SMALL, **INNER, **patch)
+        model = ar.NestedColourTransformer(levels, image_size, **SMALL, **INNER, **patch)
     for parameter in model.parameters():
         parameter.data.mul_(3)
     return model.double().eval()
@@ -304,7 +304,7 @@ def test_a_grey_model_has_no_first_colour(tmp_path, monkeypatch, capsys):
 def test_a_model_of_colours_learns_from_a_folder_of_pictures(tmp_path, monkeypatch):
     sizes = {"image_size": 8, "num_classes": 16, "width": 16, "depth": 1, "heads": 2} | INNER
     config = ar.TrainConfig(steps=2, batch_size=4)
-    recipe = recipes.Recipe(NestedColourTransformer, sizes, {}, config, "landscapes")
+    recipe = recipes.Recipe(ar.NestedColourTransformer, sizes, {}, config, "landscapes")
     monkeypatch.setitem(recipes.RECIPES, "tiny_landscapes", recipe)
     monkeypatch.chdir(tmp_path)
     for n in range(14):

@@ -37,7 +37,8 @@ LAYERS = [
     "metrics",
 ]
 LAYERS += ["cli", "__main__", "__init__"]
-MODEL_LAYERS = ["base", "windows", "transformer", "patches", "greys", "convolutions", "positions", "__init__"]
+MODEL_LAYERS = ["base", "windows", "transformer", "patches", "greys", "convolutions", "positions", "colours"]
+MODEL_LAYERS += ["__init__"]
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -1,6 +1,7 @@
 """The book's models: each file holds what its chapters build, and a test compares."""
 
 from .base import Cache, PixelModel
+from .colours import NestedColourTransformer
 from .convolutions import PixelCNN
 from .greys import GreyTransformer
 from .patches import NestedTransformer, PatchTransformer
@@ -13,6 +14,7 @@ __all__ = [
     "Cache",
     "ConditionalMLP",
     "GreyTransformer",
+    "NestedColourTransformer",
     "NestedTransformer",
     "OneHotMLP",
     "PatchTransformer",
