@@ -25,7 +25,7 @@ class Recipe(NamedTuple):
 
 
 IMAGES = {"images": 50_000, "crc32": 3893162552, "keep": 1.0}  # MNIST's, at 16 levels
-LANDSCAPES = {"images": 10000, "crc32": 0, "keep": 1.0}  # of 64 x 64 pixels
+LANDSCAPES = {"images": 10_000, "crc32": 3567442328, "keep": 1.0}  # of 64 x 64 pixels
 ALL_GREYS = IMAGES | {"crc32": 1384265727}  # at 256 levels
 WINDOWS = IMAGES | {"keep": 0.125}  # of the dull ones
 
@@ -41,7 +41,7 @@ TRANSFORMER = TrainConfig(
     arithmetic="bfloat16",
 )
 FULL = replace(TRANSFORMER, steps=22_150, batch_size=128, warmup=0.05, shift=1, average=0.999)  # for a GPU
-COLOUR_RUN = replace(FULL, steps=6_000, batch_size=32, shift=0)
+COLOUR_RUN = replace(FULL, steps=3_500, batch_size=32, shift=0)  # for a GPU
 SMALL = replace(TRANSFORMER, steps=2_000)
 HOUR = replace(TRANSFORMER, steps=10_000, batch_size=8)  # within an hour of two cores
 
@@ -49,7 +49,6 @@ BINARY = {"num_levels": 2, "num_classes": 0, "width": 96}  # as published figure
 SINUSOIDAL = {"num_levels": 256, "positions": "sinusoidal_2d", "label_as": "pixel", "stem": False}  # as sim
 ROPE = {"positions": "rope_2d", "width": 80, "depth": 3}
 COLOURS = {"image_size": 64, "width": 96, "depth": 4, "heads": 3, "inner_width": 48, "inner_heads": 2}
-WIDER = {"width": 256, "depth": 6, "heads": 4, "dropout": 0.1}
 WIDE = {"width": 192, "depth": 5, "heads": 6, "dropout": 0.1}
 
 
@@ -66,7 +65,6 @@ RECIPES = {
     "transformer_full": Recipe(models.PixelTransformer, WIDE, IMAGES, FULL),
     "transformer_small": Recipe(models.PixelTransformer, {"width": 80, "depth": 3}, IMAGES, SMALL),
     "transformer_256": Recipe(models.GreyTransformer, {}, ALL_GREYS, HOUR),
-    "transformer_256_full": Recipe(models.GreyTransformer, WIDER, ALL_GREYS, FULL),
     "transformer_binary": Recipe(models.PixelTransformer, BINARY, ALL_GREYS, replace(HOUR, binarize=True)),
     "patch_1x2": patches(1, 2),
     "patch_2x2": patches(2, 2),
