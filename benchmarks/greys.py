@@ -2,8 +2,8 @@
 
     python benchmarks/greys.py [--quick] [--work .work/greys]
 
-Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It takes four minutes on an NVIDIA H200, even
-while that does something else, and many hours on two CPU cores. Interrupted, it goes on where it was.
+Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It takes four minutes on an NVIDIA H200
+that does something else besides, and many hours on two CPU cores. Interrupted, it goes on where it was.
 """
 
 import argparse
