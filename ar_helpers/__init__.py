@@ -3,22 +3,10 @@
 import ar_helpers as ar
 """
 
+from . import models
 from .cards import load_card, load_checkpoint, load_pretrained, load_record, model_table, save_checkpoint, train_or_load
 from .data import Digits, ImageSet, claims, full_or_quick, load_images
-from .models import (
-    AnyOrderTransformer,
-    Cache,
-    ConditionalMLP,
-    GreyTransformer,
-    NestedColourTransformer,
-    NestedTransformer,
-    OneHotMLP,
-    PatchTransformer,
-    PixelCNN,
-    PixelTransformer,
-    PositionalMLP,
-    PositionedTransformer,
-)
+from .models import *  # noqa: F403 - those that models/__init__.py lists
 from .pictures import read_picture
 from .plots import animate, plot_history, show_images, show_maps, style, table
 from .sampling import Inpainted, Samples, complete, generate, inpaint, sampling_probabilities
@@ -36,23 +24,12 @@ from .tokens import (
 from .training import History, TrainConfig, best_device, fit
 
 __all__ = [
-    "AnyOrderTransformer",
-    "Cache",
-    "ConditionalMLP",
+    *models.__all__,
     "ContextWindows",
     "Digits",
-    "GreyTransformer",
     "History",
     "ImageSet",
     "Inpainted",
-    "NestedColourTransformer",
-    "NestedTransformer",
-    "OneHotMLP",
-    "PatchTransformer",
-    "PixelCNN",
-    "PixelTransformer",
-    "PositionalMLP",
-    "PositionedTransformer",
     "Samples",
     "ThinnedWindows",
     "TokenImages",

@@ -28,9 +28,8 @@ def tables(record: dict) -> list[dict]:
     return [{"heads": ["Model", "Test images", "Told the label", "Mixture", "Label guessed"], "rows": rows}]
 
 
-def score(name: str, images: ar.ImageSet, device: str) -> dict:
+def score(name: str, model: torch.nn.Module, images: ar.ImageSet) -> dict:
     """Both likelihoods of a conditional model in bits per pixel, by label too, and how often it guesses the label."""
-    model = ar.load_pretrained(name).to(device)
     tokens, labels = ar.quantize(images.images, model.num_levels).flatten(1), images.labels
     bits = []
     for label in range(model.num_classes):
@@ -69,7 +68,8 @@ def main() -> None:
         images = len(digits.test.images) if card["config"]["num_levels"] == 256 else options.images
         path = options.work / f"{name}_{card['fingerprint']:.6f}_{images}.json"
         if not path.exists():
-            common.write(path, score(name, digits.test.first(images), device))
+            model = ar.load_pretrained(name).to(device)
+            common.write(path, score(name, model, digits.test.first(images)))
         rows[name] = json.loads(path.read_text())
     record = common.machine(device) | {"models": rows}
     record["tables"] = tables(record)

@@ -65,11 +65,22 @@ def build(run: dict, image_size: int, device: str) -> torch.nn.Module:
 
 
 def trained(run: dict, path: Path, dataset: ar.TokenImages, val: ar.ImageSet, device: str, arithmetic: str) -> tuple:
-    """The model of a run, and what `common.trial` found: trained here, or by an earlier call."""
+    """The model of a run, and what `common.trial` found: trained here, or by an earlier call.
+
+    Of a seed but the first, only the result and the drawings are needed later. If both are there, the model is None.
+    """
+    result = Path(f"{path}.json")
+    if run["seed"] and result.exists() and drawings_of(path).exists():
+        return None, json.loads(result.read_text())
     changed = {"steps": run["steps"], "seed": run["seed"], "arithmetic": arithmetic}
     config = dataclasses.replace(RECIPES["transformer"].config, **changed)
     about = run | {"hardware": hardware(device)}
     return common.trained(path, about, lambda: build(run, val.images.shape[1], device), dataset, config, val)
+
+
+def drawings_of(path: Path) -> Path:
+    """The file of a run's drawings."""
+    return Path(f"{path}.drawings.safetensors")
 
 
 def kept(path: str, measure: Callable[..., dict], *arguments) -> dict:
@@ -261,7 +272,7 @@ def measured(run: dict, model: torch.nn.Module, path: Path, val: ar.ImageSet, wr
     count, few = full_or_quick(200, 10), full_or_quick(100, 2)
     holed = full_or_quick(20, 1)  # the same images for particles, which take long, and for any order
     asked = torch.arange(count) % 10
-    pixels = common.drawn(Path(f"{path}.drawings.safetensors"), model, asked, 2026 + 1_000 * run["seed"])
+    pixels = common.drawn(drawings_of(path), model, asked, 2026 + 1_000 * run["seed"])
     found = {"recognized": metrics.judge(pixels, asked, 16).recognized.double().mean().item()}
     found |= slant_of(pixels, asked, written)
     found["off_centre"] = off_centre(pixels.view(-1, 28, 28)).nanmean(0).tolist()

@@ -35,7 +35,7 @@ def test_a_quick_run_prints_its_table_and_writes_nothing(name):
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "results").iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["colours", "lengths"])
+@pytest.mark.parametrize("name", ["colours", "greys", "lengths", "positions"])
 def test_a_quick_run_of_an_experiment_writes_no_record(name, tmp_path):
     records = sorted((ROOT / "ar_helpers" / "records").iterdir())
     before = [path.stat().st_mtime_ns for path in records]

@@ -1,0 +1,71 @@
+"""A larger model for 256 grey levels, trained on a GPU: two rows among the published scores on the results page.
+
+    python benchmarks/greys.py [--quick] [--work .work/greys]
+
+Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It takes four minutes on an NVIDIA H200
+that does something else besides, and many hours on two CPU cores. Interrupted, it goes on where it was.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import common
+import likelihood
+import torch
+
+import ar_helpers as ar
+from ar_helpers.cards import RECORDS
+from ar_helpers.data import full_or_quick, quick_mode
+from ar_helpers.recipes import RECIPES
+
+SIZES = {"width": 256, "depth": 6, "heads": 4, "dropout": 0.1}
+CONFIG = dataclasses.replace(RECIPES["transformer_full"].config, steps=1_700)
+
+
+def train(weights: Path, digits: ar.Digits, device: str) -> None:
+    """Train the model, and write its weights and beside them the history of the run."""
+    torch.manual_seed(0)
+    small = full_or_quick({}, {"width": 16, "depth": 1, "heads": 2})
+    model = ar.GreyTransformer(image_size=digits.train.images.shape[1], **SIZES | small).to(device)
+    tokens = ar.quantize(digits.train.images, 256).flatten(1)
+    compiled = torch.compile(model) if device == "cuda" else model
+    dataset, state = ar.TokenImages(tokens, digits.train.labels), weights.with_name("state.safetensors")
+    history = ar.fit(compiled, dataset, CONFIG, digits.val, resume=state)
+    about = common.machine(device) | {"recipe": dataclasses.asdict(CONFIG), "history": dataclasses.asdict(history)}
+    ar.save_checkpoint(weights, model, about)
+    state.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, nothing is written")
+    parser.add_argument("--work", type=Path, help="a folder for the weights")
+    options = parser.parse_args()
+    if options.quick:
+        os.environ["AR_QUICK"] = "1"
+    work = options.work or common.ROOT / ".work" / full_or_quick("greys", "greys_quick")
+    work.mkdir(parents=True, exist_ok=True)
+    digits, device = ar.load_images(), ar.best_device()
+    common.need_mnist(digits.name)
+    weights, scores = work / "weights.safetensors", work / "scores.json"
+    if not weights.exists():
+        train(weights, digits, device)
+    model = ar.load_checkpoint(weights).to(device)
+    if not scores.exists():
+        test = digits.test.first(full_or_quick(len(digits.test.images), 2))
+        common.write(scores, likelihood.score("greys", model, test))
+    about = json.loads(weights.with_suffix(".json").read_text())
+    record = about | {"config": model.config, "parameters": common.count_parameters(model)}
+    record |= json.loads(scores.read_text())
+    print(f"told the label {record['told']:.4f} bits per pixel, mixture {record['mixture']:.4f}")
+    if quick_mode():
+        print(common.QUICK)
+    else:
+        common.write(RECORDS / "greys.json", record)
+
+
+if __name__ == "__main__":
+    main()
