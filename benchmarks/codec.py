@@ -1,11 +1,11 @@
 """How small a digit gets: every shipped model as a lossless codec, beside PNG and other formats.
 
-    python benchmarks/codec.py [--count 64] [--work .work/codec]
+    python benchmarks/codec.py [NAME ...] [--count 64] [--work .work/codec]
 
-Writes ar_helpers/records/codec.json. The first test images go through each model's codec and back, and into the other
-formats at the same 16 levels. Then one set of images is stepped through in several ways (batch, threads, number format,
-instruction set), to see where the integers of the coder differ. About half an hour on one core; interrupted, it goes on
-where it was. With imagecodecs (BSD licence) installed, JPEG XL takes part as well.
+Writes ar_helpers/records/codec.json; with names, measures only these models anew. The first test images go through each
+model's codec and back, and into the other formats at the same 16 levels. Then one set of images is stepped through in
+several ways (batch, threads, number format, instruction set), to see where the integers of the coder differ. About half
+an hour on one core; interrupted, it goes on where it was. With imagecodecs (BSD licence) installed, JPEG XL takes part.
 """
 
 import argparse
@@ -318,7 +318,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="images, best a multiple of 32")
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "codec")
     fitting = [name for name in cards.card_names() if cards.load_card(name)["config"]["num_levels"] == LEVELS]
-    parser.add_argument("--models", nargs="+", default=fitting, choices=fitting, help="some of the shipped models")
+    words = "only these models; the rest of the record stays (default: everything)"
+    parser.add_argument("names", nargs="*", help=words)
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     work, count = options.work, options.count
@@ -333,9 +334,14 @@ def main() -> None:
     tokens, labels = ar.quantize(pixels, LEVELS), digits.test.labels[:count]
     chosen = tokens[:count].flatten(1).long()
     models = []
-    for name in options.models:
+    for name in options.names or fitting:
         path = work / f"{name}_{ar.load_card(name)['fingerprint']:.6f}_{count}.json"
         models.append(kept(path, lambda name=name: measure(name, chosen, labels)))
+    if options.names:
+        record = ar.load_record("codec")
+        rows = {row["model"]: row for row in [*record["models"], *models]}
+        finish(record | {"models": [rows[name] for name in sorted(rows)]})
+        return
     check_png(tokens[0].numpy())
     sets = {"same": (tokens[:count], LEVELS), "test": (tokens, LEVELS), "test, 256 levels": (pixels, 256)}
     extra = "_jxl" if importlib.util.find_spec("imagecodecs") else ""
@@ -345,9 +351,14 @@ def main() -> None:
         rivals[name] = kept(path, lambda pictures=pictures, levels=levels: compare(pictures.numpy(), levels))
     train = ar.quantize(digits.train.images, LEVELS).flatten(1).long()
     guessers = {name: guess(train, sets[name][0].flatten(1).long()) for name in ("same", "test")}
-    other = {name: disturb(name, work) for name in options.models if name in PROBED}
+    other = {name: disturb(name, work) for name in PROBED}
     record = common.machine() | {"count": count, "models": models, "rivals": rivals, "guessers": guessers}
     record |= {"probed_images": PROBED_IMAGES, "arithmetic": other}
+    finish(record)
+
+
+def finish(record: dict) -> None:
+    """Write the record with its tables, and print the first."""
     record["tables"] = tables(record)
     common.write(cards.RECORDS / "codec.json", record)
     common.print_table(**record["tables"][0])

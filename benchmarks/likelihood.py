@@ -18,6 +18,8 @@ import torch
 import ar_helpers as ar
 from ar_helpers.cards import RECORDS, card_names
 
+COMPARED = "transformer_256"
+
 
 def tables(record: dict) -> list[dict]:
     """The record as the results page shows it."""
@@ -51,9 +53,7 @@ def score(name: str, model: torch.nn.Module, images: ar.ImageSet) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="only these models; the rows of the others stay (default: all)")
-    words = (
-        "the first test images, so many; all of them for models of 256 levels, which are compared with published ones"
-    )
+    words = f"the first test images, so many; all of them for {COMPARED}, which is compared with published scores"
     parser.add_argument("--images", type=int, default=500, help=words)
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "likelihood")
     options = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> None:
         card = ar.load_card(name)
         if not card["config"].get("num_classes"):
             continue
-        images = len(digits.test.images) if card["config"]["num_levels"] == 256 else options.images
+        images = len(digits.test.images) if name == COMPARED else options.images
         path = options.work / f"{name}_{card['fingerprint']:.6f}_{images}.json"
         if not path.exists():
             model = ar.load_pretrained(name).to(device)

@@ -255,7 +255,7 @@ def test_a_data_set_that_does_not_suit_the_model_is_named():
     bad = [
         (model, ar.ContextWindows(tokens, context_length=4, num_levels=5), "num_levels=5, but the model has num_leve"),
         (model, ar.ContextWindows(tokens, context_length=3, num_levels=4), "context_length=3, but the model has cont"),
-        (model, ar.ContextWindows(tokens[:, :9], context_length=4, num_levels=4), "9 pixels, but .* image_size=4"),
+        (model, ar.ContextWindows(tokens[:, :9], context_length=4, num_levels=4), "9 tokens, but .* image_size=4"),
         (model, ar.ContextWindows(tokens[:0], context_length=4, num_levels=4), "must hold at least one image"),
         (build(ar.PixelTransformer), ar.TokenImages(tokens + 1, labels), "tokens up to 4, but the model has num_lev"),
         (model, ar.ContextWindows(tokens, labels, context_length=4, num_levels=4), "labels must be None"),
