@@ -136,11 +136,7 @@ def show_images(
 
 
 def show_maps(
-    tokens: Tensor,
-    probabilities: Tensor,
-    entropies: Tensor,
-    num_levels: int,
-    titles: Sequence[str] | None = None,
+    tokens: Tensor, probabilities: Tensor, entropies: Tensor, num_levels: int, titles: Sequence[str] | None = None
 ) -> Figure:
     """A row of three panels for each image: the image, the probability of each pixel, the entropy before each pixel.
 
