@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from chapter_models import ChannelTransformer, ColourTransformer
 
 import ar_helpers as ar
-from ar_helpers.cards import RECORDS, hardware
+from ar_helpers.cards import RECORDS
 from ar_helpers.data import full_or_quick, quick_mode
 from ar_helpers.files import read_tensors
 from ar_helpers.recipes import RECIPES
@@ -100,7 +100,7 @@ def in_stages(digits: ar.Digits, config: ar.TrainConfig, device: str, work: Path
             drawn = ar.generate(from_state(model, state), labels, seed=0).tokens
             bits, history = ar.bits_per_pixel(model, val), json.loads(read_tensors(state)[1]["state"])["history"]
             about = {"step": stage, "val_bits_per_pixel": bits, "train_bits_per_pixel": history["train_bits"][-1]}
-            about |= {"seconds": history["seconds"], "hardware": hardware(device), "labels": labels, "drawings": hexadecimal(drawn)}
+            about |= {"seconds": history["seconds"], "labels": labels, "drawings": hexadecimal(drawn)}
             common.write(path, about)
         found.append(json.loads(path.read_text()))
     return from_state(model, state), found
