@@ -156,6 +156,11 @@ def samples() -> None:
     with Image.open(folder / "drawing.gif") as frames:
         still = frames.convert("L")
     still.save(folder / "drawing.png", optimize=True)
+    painter = ar.load_pretrained("landscapes")
+    scenes = ar.generate(painter, [4, 9, 2, 15], seed=0).tokens  # a dawn, a day, a dusk and a night
+    ar.animate(scenes, painter.num_levels, folder / "landscapes.gif", columns=4, frames=33, scale=2)
+    with Image.open(folder / "landscapes.gif") as frames:
+        frames.convert("RGB").save(folder / "landscapes.png", optimize=True)
     share = Image.new("L", (1200, 630), still.getpixel((0, 0)))  # the size that social networks ask for
     twice = still.resize((2 * still.width, 2 * still.height), Image.Resampling.NEAREST)
     share.paste(twice, ((share.width - twice.width) // 2, (share.height - twice.height) // 2))
