@@ -2,8 +2,8 @@
 
     python benchmarks/greys.py [--quick] [--work .work/greys]
 
-Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It takes four minutes on an NVIDIA H200
-that does something else besides, and many hours on two CPU cores. Interrupted, it goes on where it was.
+Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It takes a few minutes on a
+large GPU and many hours on two CPU cores. Interrupted, it goes on where it was.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def train(weights: Path, digits: ar.Digits, device: str) -> None:
     model = ar.GreyTransformer(image_size=digits.train.images.shape[1], **SIZES | small).to(device)
     tokens = ar.quantize(digits.train.images, 256).flatten(1)
     compiled = torch.compile(model) if device == "cuda" else model
-    dataset, state = ar.TokenImages(tokens, digits.train.labels), weights.with_name("state.safetensors")
+    dataset, state = ar.TokenImages(tokens, digits.train.labels), weights.with_suffix(".state")
     history = ar.fit(compiled, dataset, CONFIG, digits.val, resume=state)
     about = common.machine(device) | {"recipe": dataclasses.asdict(CONFIG), "history": dataclasses.asdict(history)}
     ar.save_checkpoint(weights, model, about)
@@ -50,8 +50,10 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
-    weights, scores = work / "weights.safetensors", work / "scores.json"
+    kind = full_or_quick("", "quick_")
+    weights, scores = work / f"{kind}weights.safetensors", work / f"{kind}scores.json"
     if not weights.exists():
+        scores.unlink(missing_ok=True)  # of other weights
         train(weights, digits, device)
     model = ar.load_checkpoint(weights).to(device)
     if not scores.exists():

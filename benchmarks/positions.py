@@ -1,6 +1,6 @@
 """Chapter 12's comparison: ways to tell a transformer where a pixel is and what to draw, and other orders of drawing.
 
-    python benchmarks/positions.py [--quick] [--work .work/positions]
+    python benchmarks/positions.py [--quick] [--work .work/positions] [--first N]
 
 Writes ar_helpers/records/positions.json; while it runs, record.json in the folder --work holds the runs so far, the
 most telling first. Each run's weights and drawings stay in this folder. About twenty minutes a run on two cores with
@@ -34,6 +34,7 @@ STEPS = 1_475  # half of chapter 5's
 PLAIN = {"stem": False}  # the stem would give the neighbourhood away
 FAMOUS = ["learned_2d", "rope_1d", "rope_2d"]
 CANVAS = 32
+KEPT = ["drawings.safetensors", "wide.safetensors", "looks.json", "width.json", "mixture.json", "hole.json"]
 CENTRE = [14.0, 14.0]  # MNIST's digits have the middle of their ink there (LeCun et al., 1998)
 
 
@@ -74,7 +75,10 @@ def trained(run: dict, path: Path, dataset: ar.TokenImages, val: ar.ImageSet, de
         return None, json.loads(result.read_text())
     changed = {"steps": run["steps"], "seed": run["seed"], "arithmetic": arithmetic}
     config = dataclasses.replace(RECIPES["transformer"].config, **changed)
-    about = run | {"hardware": hardware(device)}
+    about = run | {"hardware": hardware(device), "arithmetic": arithmetic}
+    if not Path(f"{path}.weights.safetensors").exists():  # what was measured belongs to other weights
+        for kind in KEPT:
+            Path(f"{path}.{kind}").unlink(missing_ok=True)
     return common.trained(path, about, lambda: build(run, val.images.shape[1], device), dataset, config, val)
 
 
@@ -303,9 +307,10 @@ def shipped(work: Path, val: ar.ImageSet, written: list[float]) -> Iterator[dict
     """The book's model for any order, and chapter 6's model, which fills holes with particles."""
     for name in ("any_order", "transformer"):
         model, run = ar.load_pretrained(name), {"name": name, "seed": 0, "steps": RECIPES[name].config.steps}
-        bits = kept(str(work / f"{name}.bits.json"), lambda model: {"bits": ar.bits_per_pixel(model, val)}, model)
+        path = work / f"{name}_{ar.load_card(name)['fingerprint']:.6f}"
+        bits = kept(f"{path}.bits.json", lambda model: {"bits": ar.bits_per_pixel(model, val)}, model)
         found = run | {"val_bits_per_pixel": bits["bits"], "parameters": common.count_parameters(model)}
-        yield found | measured(run, model, work / name, val, written)
+        yield found | measured(run, model, path, val, written)
 
 
 def main() -> None:
@@ -331,7 +336,8 @@ def main() -> None:
     record["written_off_centre"] = apart.nanmean(0).tolist()
     encodings = {}
     for run in runs()[: options.first]:
-        path = work / f"{run['name'].replace(', ', '_').replace(' ', '_')}_{run['seed']}_{run['steps']}"
+        name = run["name"].replace(", ", "_").replace(" ", "_")
+        path = work / f"{full_or_quick('', 'quick_')}{name}_{run['seed']}_{run['steps']}"
         model, found = trained(run, path, dataset, val, device, arithmetic)
         found |= {"minutes": found.pop("history")["seconds"] / 60}
         record["runs"].append(found | measured(run, model, path, val, written))
