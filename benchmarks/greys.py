@@ -6,10 +6,8 @@ Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It 
 large GPU and many hours on two CPU cores. Interrupted, it goes on where it was.
 """
 
-import argparse
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import common
@@ -40,18 +38,10 @@ def train(weights: Path, digits: ar.Digits, device: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, nothing is written")
-    parser.add_argument("--work", type=Path, help="a folder for the weights")
-    options = parser.parse_args()
-    if options.quick:
-        os.environ["AR_QUICK"] = "1"
-    work = options.work or common.ROOT / ".work" / full_or_quick("greys", "greys_quick")
-    work.mkdir(parents=True, exist_ok=True)
+    work = common.parse(__doc__, "greys").work
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
-    kind = full_or_quick("", "quick_")
-    weights, scores = work / f"{kind}weights.safetensors", work / f"{kind}scores.json"
+    weights, scores = work / "weights.safetensors", work / "scores.json"
     if not weights.exists():
         scores.unlink(missing_ok=True)  # of other weights
         train(weights, digits, device)

@@ -7,11 +7,9 @@ most telling first. Each run's weights and drawings stay in this folder. About t
 fast bfloat16, of which there are some thirty; interrupted, it goes on where it was.
 """
 
-import argparse
 import dataclasses
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -314,15 +312,8 @@ def shipped(work: Path, val: ar.ImageSet, written: list[float]) -> Iterator[dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, no record is written")
-    parser.add_argument("--work", type=Path, help="a folder for weights and drawings")
-    parser.add_argument("--first", type=int, help="how many of the runs; all if left out")
-    options = parser.parse_args()
-    if options.quick:
-        os.environ["AR_QUICK"] = "1"
-    work = options.work or common.ROOT / ".work" / full_or_quick("positions", "positions_quick")
-    work.mkdir(parents=True, exist_ok=True)
+    options = common.parse(__doc__, "positions", first={"type": int, "help": "how many of the runs; all if left out"})
+    work = options.work
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
     dataset = ar.TokenImages(ar.quantize(digits.train.images, 16).flatten(1), digits.train.labels)
@@ -337,7 +328,7 @@ def main() -> None:
     encodings = {}
     for run in runs()[: options.first]:
         name = run["name"].replace(", ", "_").replace(" ", "_")
-        path = work / f"{full_or_quick('', 'quick_')}{name}_{run['seed']}_{run['steps']}"
+        path = work / f"{name}_{run['seed']}_{run['steps']}"
         model, found = trained(run, path, dataset, val, device, arithmetic)
         found |= {"minutes": found.pop("history")["seconds"] / 60}
         record["runs"].append(found | measured(run, model, path, val, written))
