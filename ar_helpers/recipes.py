@@ -46,7 +46,7 @@ SMALL = replace(TRANSFORMER, steps=2_000)
 HOUR = replace(TRANSFORMER, steps=10_000, batch_size=8)  # within an hour of two cores
 
 BINARY = {"num_levels": 2, "num_classes": 0, "width": 96}  # as published figures on binarized images are
-SINUSOIDAL = {"num_levels": 256, "positions": "sinusoidal_2d", "label_as": "pixel", "stem": False}  # as sim
+SINUSOIDAL = {"num_levels": 256, "positions": "sinusoidal_2d", "label_as": "pixel", "stem": False}  # sim, chapter 12
 ROPE = {"positions": "rope_2d", "width": 80, "depth": 3}
 COLOURS = {"image_size": 64, "width": 96, "depth": 4, "heads": 3, "inner_width": 48, "inner_heads": 2}
 WIDE = {"width": 192, "depth": 5, "heads": 6, "dropout": 0.1}

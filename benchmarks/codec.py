@@ -322,6 +322,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=words)
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if wrong := sorted(set(options.names) - set(fitting)):
+        parser.error(f"NAME must be one of the shipped models with {LEVELS} levels, not {', '.join(wrong)}")
+    if options.names and options.count != ar.load_record("codec")["count"]:
+        parser.error("--count must be the record's if only some models are measured")
     work, count = options.work, options.count
     if options.probe:
         probe(*options.probe, work)

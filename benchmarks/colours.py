@@ -6,11 +6,9 @@ Writes ar_helpers/records/colours.json. On two cores with fast bfloat16, the run
 five models of the comparison ten minutes each; interrupted, it goes on where it was.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import common
@@ -223,14 +221,7 @@ def tables(record: dict) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, nothing is written")
-    parser.add_argument("--work", type=Path, help="a folder for what an interrupted call leaves")
-    options = parser.parse_args()
-    if options.quick:
-        os.environ["AR_QUICK"] = "1"
-    work = options.work or common.ROOT / ".work" / full_or_quick("colours", "colours_quick")
-    work.mkdir(parents=True, exist_ok=True)
+    work = common.parse(__doc__, "colours").work
     digits, device = ar.load_images("landscapes_32"), ar.best_device()
     arithmetic = "bfloat16" if bfloat16_is_faster(torch.device(device).type) else "float32"
     config = dataclasses.replace(RECIPES["transformer"].config, arithmetic=arithmetic)

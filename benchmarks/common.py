@@ -15,19 +15,34 @@ from torch.utils.data import Dataset
 
 import ar_helpers as ar
 from ar_helpers.cards import hardware
+from ar_helpers.data import full_or_quick
 from ar_helpers.files import read_tensors, write_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = "A quick run: it shows that the benchmark works, its figures mean nothing, and nothing was written."
 
 
-def parse(description: str) -> argparse.Namespace:
-    """The command line of a benchmark that knows --quick, which sets AR_QUICK: built-in digits, runs of a few steps."""
+def parse(description: str, work: str | None = None, **more: dict) -> argparse.Namespace:
+    """The command line of a benchmark that knows --quick, which sets AR_QUICK: built-in digits, runs of a few steps.
+
+    Args:
+        description: what it does.
+        work: the name of a folder in .work for what an interrupted call leaves, which --work moves elsewhere; a quick
+            run keeps to a folder inside it. None: the benchmark leaves nothing.
+        more: further options, by name, as `add_argument` takes them.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, nothing is written")
+    if work is not None:
+        parser.add_argument("--work", type=Path, help="a folder for what an interrupted call leaves")
+    for name, arguments in more.items():
+        parser.add_argument(f"--{name}", **arguments)
     options = parser.parse_args()
     if options.quick:
         os.environ["AR_QUICK"] = "1"
+    if work is not None:
+        options.work = (options.work or ROOT / ".work" / work) / full_or_quick("", "quick")
+        options.work.mkdir(parents=True, exist_ok=True)
     return options
 
 

@@ -2,14 +2,12 @@
 
     python benchmarks/greys.py [--quick] [--work .work/greys]
 
-Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It takes four minutes on an NVIDIA H200
-that does something else besides, and many hours on two CPU cores. Interrupted, it goes on where it was.
+Writes ar_helpers/records/greys.json; the weights stay in the folder --work. It takes a few minutes on a
+large GPU and many hours on two CPU cores. Interrupted, it goes on where it was.
 """
 
-import argparse
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import common
@@ -32,7 +30,7 @@ def train(weights: Path, digits: ar.Digits, device: str) -> None:
     model = ar.GreyTransformer(image_size=digits.train.images.shape[1], **SIZES | small).to(device)
     tokens = ar.quantize(digits.train.images, 256).flatten(1)
     compiled = torch.compile(model) if device == "cuda" else model
-    dataset, state = ar.TokenImages(tokens, digits.train.labels), weights.with_name("state.safetensors")
+    dataset, state = ar.TokenImages(tokens, digits.train.labels), weights.with_suffix(".state")
     history = ar.fit(compiled, dataset, CONFIG, digits.val, resume=state)
     about = common.machine(device) | {"recipe": dataclasses.asdict(CONFIG), "history": dataclasses.asdict(history)}
     ar.save_checkpoint(weights, model, about)
@@ -40,18 +38,12 @@ def train(weights: Path, digits: ar.Digits, device: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, nothing is written")
-    parser.add_argument("--work", type=Path, help="a folder for the weights")
-    options = parser.parse_args()
-    if options.quick:
-        os.environ["AR_QUICK"] = "1"
-    work = options.work or common.ROOT / ".work" / full_or_quick("greys", "greys_quick")
-    work.mkdir(parents=True, exist_ok=True)
+    work = common.parse(__doc__, "greys").work
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
     weights, scores = work / "weights.safetensors", work / "scores.json"
     if not weights.exists():
+        scores.unlink(missing_ok=True)  # of other weights
         train(weights, digits, device)
     model = ar.load_checkpoint(weights).to(device)
     if not scores.exists():

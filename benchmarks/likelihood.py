@@ -57,14 +57,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help=words)
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "likelihood")
     options = parser.parse_args()
+    fitting = [name for name in card_names() if ar.load_card(name)["config"].get("num_classes")]
+    if wrong := sorted(set(options.names) - set(fitting)):
+        parser.error(f"NAME must be one of the shipped conditional models, not {', '.join(wrong)}")
     options.work.mkdir(parents=True, exist_ok=True)
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
     rows = ar.load_record("likelihood")["models"] if options.names else {}
-    for name in options.names or card_names():
+    for name in options.names or fitting:
         card = ar.load_card(name)
-        if not card["config"].get("num_classes"):
-            continue
         images = len(digits.test.images) if name == COMPARED else options.images
         path = options.work / f"{name}_{card['fingerprint']:.6f}_{images}.json"
         if not path.exists():

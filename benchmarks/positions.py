@@ -1,17 +1,15 @@
 """Chapter 12's comparison: ways to tell a transformer where a pixel is and what to draw, and other orders of drawing.
 
-    python benchmarks/positions.py [--quick] [--work .work/positions]
+    python benchmarks/positions.py [--quick] [--work .work/positions] [--first N]
 
 Writes ar_helpers/records/positions.json; while it runs, record.json in the folder --work holds the runs so far, the
 most telling first. Each run's weights and drawings stay in this folder. About twenty minutes a run on two cores with
 fast bfloat16, of which there are some thirty; interrupted, it goes on where it was.
 """
 
-import argparse
 import dataclasses
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +32,7 @@ STEPS = 1_475  # half of chapter 5's
 PLAIN = {"stem": False}  # the stem would give the neighbourhood away
 FAMOUS = ["learned_2d", "rope_1d", "rope_2d"]
 CANVAS = 32
+KEPT = ["drawings.safetensors", "wide.safetensors", "looks.json", "width.json", "mixture.json", "hole.json"]
 CENTRE = [14.0, 14.0]  # MNIST's digits have the middle of their ink there (LeCun et al., 1998)
 
 
@@ -74,7 +73,10 @@ def trained(run: dict, path: Path, dataset: ar.TokenImages, val: ar.ImageSet, de
         return None, json.loads(result.read_text())
     changed = {"steps": run["steps"], "seed": run["seed"], "arithmetic": arithmetic}
     config = dataclasses.replace(RECIPES["transformer"].config, **changed)
-    about = run | {"hardware": hardware(device)}
+    about = run | {"hardware": hardware(device), "arithmetic": arithmetic}
+    if not Path(f"{path}.weights.safetensors").exists():  # what was measured belongs to other weights
+        for kind in KEPT:
+            Path(f"{path}.{kind}").unlink(missing_ok=True)
     return common.trained(path, about, lambda: build(run, val.images.shape[1], device), dataset, config, val)
 
 
@@ -303,21 +305,15 @@ def shipped(work: Path, val: ar.ImageSet, written: list[float]) -> Iterator[dict
     """The book's model for any order, and chapter 6's model, which fills holes with particles."""
     for name in ("any_order", "transformer"):
         model, run = ar.load_pretrained(name), {"name": name, "seed": 0, "steps": RECIPES[name].config.steps}
-        bits = kept(str(work / f"{name}.bits.json"), lambda model: {"bits": ar.bits_per_pixel(model, val)}, model)
+        path = work / f"{name}_{ar.load_card(name)['fingerprint']:.6f}"
+        bits = kept(f"{path}.bits.json", lambda model: {"bits": ar.bits_per_pixel(model, val)}, model)
         found = run | {"val_bits_per_pixel": bits["bits"], "parameters": common.count_parameters(model)}
-        yield found | measured(run, model, work / name, val, written)
+        yield found | measured(run, model, path, val, written)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="only try that it runs: tiny sizes, no record is written")
-    parser.add_argument("--work", type=Path, help="a folder for weights and drawings")
-    parser.add_argument("--first", type=int, help="how many of the runs; all if left out")
-    options = parser.parse_args()
-    if options.quick:
-        os.environ["AR_QUICK"] = "1"
-    work = options.work or common.ROOT / ".work" / full_or_quick("positions", "positions_quick")
-    work.mkdir(parents=True, exist_ok=True)
+    options = common.parse(__doc__, "positions", first={"type": int, "help": "how many of the runs; all if left out"})
+    work = options.work
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)
     dataset = ar.TokenImages(ar.quantize(digits.train.images, 16).flatten(1), digits.train.labels)
@@ -331,7 +327,8 @@ def main() -> None:
     record["written_off_centre"] = apart.nanmean(0).tolist()
     encodings = {}
     for run in runs()[: options.first]:
-        path = work / f"{run['name'].replace(', ', '_').replace(' ', '_')}_{run['seed']}_{run['steps']}"
+        name = run["name"].replace(", ", "_").replace(" ", "_")
+        path = work / f"{name}_{run['seed']}_{run['steps']}"
         model, found = trained(run, path, dataset, val, device, arithmetic)
         found |= {"minutes": found.pop("history")["seconds"] / 60}
         record["runs"].append(found | measured(run, model, path, val, written))

@@ -54,6 +54,17 @@ def test_a_quick_run_of_an_experiment_writes_no_record(name, tmp_path):
     assert [path.stat().st_mtime_ns for path in records] == before
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("codec", "transformer_256"), ("likelihood", "one_hot_mlp"), ("codec", "x")]
+)
+def test_a_model_that_does_not_suit_an_experiment_gets_a_clear_line(name, wrong):
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", wrong]
+    run = subprocess.run(command, text=True, capture_output=True, timeout=60)
+    assert run.returncode == 2
+    assert run.stderr.strip().splitlines()[-1].endswith(f", not {wrong}")
+    assert "Traceback" not in run.stderr
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_ratio_is_the_quotient_of_its_parts(name):
     for row in record(name)["ratios"]:

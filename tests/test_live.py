@@ -873,8 +873,10 @@ def test_make_live_takes_a_checkpoint():
 
 def test_export_takes_only_what_the_page_can_run(tmp_path):
     ar.save_checkpoint(tmp_path / "mlp.safetensors", ar.OneHotMLP(hidden_size=8))
+    ar.save_checkpoint(tmp_path / "rope.safetensors", ar.PositionedTransformer(width=8, heads=2, depth=1))
     (tmp_path / "text.safetensors").write_text("no weights")
-    for name, words in (("mlp", "OneHotMLP"), ("text", "damaged"), ("missing", "no checkpoint")):
+    bad = {"mlp": "OneHotMLP", "rope": "PositionedTransformer", "text": "damaged", "missing": "no checkpoint"}
+    for name, words in bad.items():
         command = [sys.executable, ROOT / "tools" / "live.py", "export", tmp_path / f"{name}.safetensors"]
         result = subprocess.run([*command, "--out", tmp_path / "w.js"], capture_output=True, text=True, cwd=ROOT)
         assert result.returncode == 2

@@ -1,13 +1,16 @@
 """The book's models: each file holds what its chapters build, and a test compares."""
 
-from .base import Cache, PixelModel
+from .base import Cache
+from .base import PixelModel as PixelModel
 from .colours import NestedColourTransformer
 from .convolutions import PixelCNN
 from .greys import GreyTransformer
 from .patches import NestedTransformer, PatchTransformer
 from .positions import AnyOrderTransformer, PositionedTransformer
-from .transformer import PixelTransformer, SequenceModel
-from .windows import ConditionalMLP, OneHotMLP, PositionalMLP, WindowModel
+from .transformer import PixelTransformer
+from .transformer import SequenceModel as SequenceModel
+from .windows import ConditionalMLP, OneHotMLP, PositionalMLP
+from .windows import WindowModel as WindowModel
 
 __all__ = [
     "AnyOrderTransformer",
@@ -19,10 +22,7 @@ __all__ = [
     "OneHotMLP",
     "PatchTransformer",
     "PixelCNN",
-    "PixelModel",
     "PixelTransformer",
     "PositionalMLP",
     "PositionedTransformer",
-    "SequenceModel",
-    "WindowModel",
 ]
