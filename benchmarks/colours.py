@@ -165,7 +165,7 @@ def explained(groups: list[torch.Tensor]) -> list[float]:
 
 
 def begun(model: torch.nn.Module, colour: int, path: Path, label: int | None, count: int) -> tuple:
-    """Drawings (B, H, W) that begin with a colour, and the chances of the labels after it.
+    """Drawings (B, H, W) that begin with a colour, their labels (B,), and the chances of all labels after it.
 
     Without a label, each drawing has one of its own, drawn by these chances, as if the model had never been told one.
     """
@@ -176,7 +176,7 @@ def begun(model: torch.nn.Module, colour: int, path: Path, label: int | None, co
     labels = torch.multinomial(beliefs, count, replacement=True, generator=generator)
     labels = labels if label is None else torch.full((count,), label)
     images = packed(common.drawn(path, model, labels, 0, prompt), model)
-    return images, [round(chance, 4) for chance in beliefs.tolist()]
+    return images, labels, [round(chance, 4) for chance in beliefs.tolist()]
 
 
 def steered(model: torch.nn.Module, train: ar.ImageSet, work: Path) -> dict:
@@ -185,9 +185,10 @@ def steered(model: torch.nn.Module, train: ar.ImageSet, work: Path) -> dict:
     painted = {colour: pictures[:, 0, 0] == colour for colour in (*FIRST, UNSEEN, *BRIGHTNESS)}  # which begin with it
     found = {"colours": [], "count": count}
     for colour in (*FIRST, UNSEEN):
-        images[colour], beliefs = begun(model, colour, work / f"first_{colour:03x}.safetensors", None, count)
-        many, few = int(painted[colour].sum()), hexadecimal(images[colour][:8].flatten(1))
-        found["colours"].append({"colour": f"0x{colour:03X}", "painted": many, "beliefs": beliefs, "drawings": few})
+        images[colour], labels, beliefs = begun(model, colour, work / f"first_{colour:03x}.safetensors", None, count)
+        about = {"colour": f"0x{colour:03X}", "painted": int(painted[colour].sum()), "beliefs": beliefs}
+        about |= {"labels": labels[:8].tolist(), "drawings": hexadecimal(images[colour][:8].flatten(1))}
+        found["colours"].append(about)
     found["drawn"] = explained([images[colour] for colour in FIRST])
     found["painted"] = explained([pictures[painted[colour]] for colour in FIRST])
     pair = [begun(model, colour, work / f"first_{colour:03x}_{SUMMER_DAY}.safetensors", SUMMER_DAY, count)[0]
