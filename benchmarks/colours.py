@@ -155,13 +155,15 @@ def compared(digits: ar.Digits, config: ar.TrainConfig, device: str, work: Path)
 
 
 def explained(groups: list[torch.Tensor]) -> list[float]:
-    """The share of the variance of a row's mean colour that lies between groups of packed images (B, H, W), by row."""
+    """The share of the variance of a row's mean colour that lies between groups of packed images (B, H, W), by row.
+
+    All groups weigh the same, however many images they have.
+    """
     means = [unpack_colours(group).double().mean(2) for group in groups]  # (B, H, 3) each
-    whole = torch.cat(means)
-    middle = whole.mean(0)
-    between = sum(len(each) * (each.mean(0) - middle) ** 2 for each in means) / len(whole)
-    total = (whole - middle).square().mean(0).sum(-1)  # (H,)
-    return [round(share, 4) for share in (between.sum(-1) / total.clamp(min=1e-9)).tolist()]
+    centres = torch.stack([each.mean(0) for each in means])  # (G, H, 3)
+    between = centres.var(0, correction=0).sum(-1)  # (H,)
+    within = torch.stack([each.var(0, correction=0) for each in means]).mean(0).sum(-1)
+    return [round(share, 4) for share in (between / (between + within).clamp(min=1e-9)).tolist()]
 
 
 def begun(model: torch.nn.Module, colour: int, path: Path, label: int | None, count: int) -> tuple:

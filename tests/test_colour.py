@@ -344,10 +344,11 @@ def test_the_share_that_groups_explain_is_that_of_a_slow_loop():
     ]
     for row, share in enumerate(colours.explained(groups)):
         means = [unpack_colours(group[:, row]).double().mean(1).numpy() for group in groups]  # (B, 3) each
-        whole = np.concatenate(means)
-        total = ((whole - whole.mean(0)) ** 2).sum()
-        inside = sum(((each - each.mean(0)) ** 2).sum() for each in means)
+        middle = np.mean([each.mean(0) for each in means], axis=0)
+        total = np.mean([((each - middle) ** 2).sum(1).mean() for each in means])  # all groups weigh the same
+        inside = np.mean([((each - each.mean(0)) ** 2).sum(1).mean() for each in means])
         assert share == pytest.approx(1 - inside / total, abs=1e-4)
+    assert colours.explained([groups[0], *groups]) == colours.explained([groups[0].repeat(3, 1, 1), *groups])
     assert colours.explained([groups[0], groups[0]]) == [0] * 4
     assert colours.explained([torch.zeros(2, 4, 6).long(), torch.full((3, 4, 6), 4095)]) == [1] * 4
 
