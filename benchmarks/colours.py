@@ -211,6 +211,13 @@ def apart(images: torch.Tensor) -> dict[str, list[float]]:
     return {way: [each.abs().double().mean().item() for each in parts] for way, parts in found.items()}
 
 
+def of_labels(images: ar.ImageSet) -> torch.Tensor:
+    """As many packed images (B, H, W) of a set as there are drawings to compare with, with the labels of these."""
+    alike = torch.isin(images.labels, torch.tensor(SHOWN))
+    alike = alike if alike.any() else ~alike  # a quick run has few labels
+    return pack_colours(ar.quantize(images.images[alike][: len(compared_labels())], 16))
+
+
 # --- The record ---------------------------------------------------------------------------------------------------
 
 
@@ -233,9 +240,7 @@ def main() -> None:
     record["first_pixel"] = steered(model, digits.train, work)
     record["kinds"], drawings = compared(digits, config, device, work)
     drawings["after all stages"] = packed(common.drawn(work / "staged.safetensors", model, compared_labels(), 0), model)
-    alike = torch.isin(digits.val.labels, torch.tensor(SHOWN))  # pictures of the labels that are drawn
-    alike = alike if alike.any() else ~alike
-    record["apart"] = {"painted": apart(pack_colours(ar.quantize(digits.val.images[alike], 16)))}
+    record["apart"] = {"painted": apart(of_labels(digits.val)), "painted, others": apart(of_labels(digits.train))}
     record["apart"] |= {name: apart(images) for name, images in drawings.items()}
     record["tables"] = tables(record)
     common.print_table(**record["tables"][0])
