@@ -136,7 +136,7 @@ class ColourTransformer(PixelTransformer):
 
 
 class ChannelTransformer(PixelTransformer):
-    """Chapter 5's transformer with a slot for each channel: red, green, blue, in turn."""
+    """Chapter 5's transformer with a slot for each channel: red, green, blue."""
 
     channels = 3
 
