@@ -108,7 +108,7 @@ def on_canvas(model, image_size):
 class ColourStem(CausalStem):
     """A stem for packed colours: each neighbour has a table for each channel.
 
-    A start token, L**3, counts as red L, which no colour has, and no green or blue.
+    A start token, L**3, becomes red L, which no colour has, green 0 and blue 0.
     """
 
     def __init__(self, places, num_levels, width):

@@ -359,24 +359,28 @@ def test_the_animation_of_a_chapter_stops_and_plays_again(site, browser):
     context.close()
 
 
-def test_an_animation_stops_and_plays_again(site, browser):
+@pytest.mark.parametrize("name", ["drawing", "landscapes"])
+def test_an_animation_stops_and_plays_again(site, browser, name):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = open_page(context, site / "book" / "index.html", [])
-    moving, still = page.locator("img[src*='drawing.gif']"), page.locator(".drawing canvas")
+    picture = page.locator("picture.drawing", has=page.locator(f"img[src*='{name}.gif']"))
+    moving, still = picture.locator("img"), picture.locator("canvas")
+    moving.scroll_into_view_if_needed()
     assert moving.is_visible()
     assert not still.is_visible()
-    page.get_by_role("button", name="Stop").click()
+    picture.get_by_role("button", name="Stop").click()
     assert still.is_visible()
     assert not moving.is_visible()
     assert still.get_attribute("aria-label")
-    page.get_by_role("button", name="Play").click()
-    page.get_by_role("button", name="Stop").wait_for()  # the picture is loaded anew
+    picture.get_by_role("button", name="Play").click()
+    picture.get_by_role("button", name="Stop").wait_for()  # the picture is loaded anew
     assert moving.is_visible()
     assert moving.get_attribute("src").endswith("?1"), "from its beginning"
     context.close()
     calm = browser.new_context(reduced_motion="reduce")
     page = open_page(calm, site / "book" / "index.html", [])
-    assert page.get_by_role("button", name="Play").is_visible()
+    picture = page.locator("picture.drawing", has=page.locator(f"img[src*='{name}.gif']"))
+    assert picture.get_by_role("button", name="Play").is_visible()
     calm.close()
 
 
