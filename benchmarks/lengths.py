@@ -102,7 +102,7 @@ def in_patches(side: int) -> dict:
 def tables(record: dict) -> list[dict]:
     """The record as the results page shows it."""
     heads = ["Pixels", "Without cache, s", "With cache, s", "16 together, s each", "Cache, MB"]
-    heads += ["Attention in a pass", "in a step"]
+    heads += ["Attention, pass", "Attention, step"]
     rows = []
     for each in record["lengths"]:
         seconds = [f"{each['anew']:,.0f}", *(f"{time:.1f}" for time in each["cached"].values())]
