@@ -38,7 +38,7 @@ MEASURES = {  # what `evaluate --samples` prints: in words, and how
 
 
 def sample(arguments: argparse.Namespace) -> None:
-    """Draw digits: write a PNG of each drawing, a sheet of all drawings, and the settings."""
+    """Draw: write a PNG of each drawing, a sheet of all drawings, and the settings."""
     _check_numbers(arguments)
     model, source = _load(arguments.model, arguments.device)
     classes = _targets("--targets", arguments.targets, model)
@@ -72,7 +72,7 @@ def complete(arguments: argparse.Namespace) -> None:
     pixels = tokens.image_tokens(picture.unsqueeze(0), model)[0]
     labels, beliefs = None, None
     if model.num_classes:
-        check_range(0, side - 1, keep_rows=arguments.keep_rows)
+        check_range(0, side - 1, **{"--keep-rows": arguments.keep_rows})
         kept = arguments.keep_rows * side * model.channels
         labels, beliefs = _suggested(model, pixels.unsqueeze(0), kept, count, arguments.seed)
         labels = labels if arguments.target is None else classes[:1] * count
@@ -125,7 +125,7 @@ def _targets(option: str, text: str | None, model: nn.Module) -> list[int] | Non
 
 def _first_pixel(text: str, model: nn.Module) -> torch.Tensor:
     """The tokens (1,) or (3,) of a colour like 0xFEC, a hexadecimal digit for each channel."""
-    check_agreement("--first-pixel must not be given: this model draws in grey", tokens.is_colour(model), repr(text))
+    check_agreement("--first-pixel must be left out for a grey model", tokens.is_colour(model), repr(text))
     right = re.fullmatch("(0x|#)?[0-9a-f]{3}", text.lower())
     check_agreement(
         "--first-pixel must have a hexadecimal digit for each channel, as in 0xFEC", right is not None, repr(text)
@@ -143,7 +143,7 @@ def _store(samples, labels, model, arguments, source, columns, more=None) -> Non
     """Write the drawings aside, then rename them into place, and print a summary."""
     wanted = Path(arguments.out or arguments.folder)
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    pictures = _grey(samples.tokens, model)
+    pictures = _as_bytes(samples.tokens, model)
     start = (more or {}).get("keep_rows", 0) * model.image_size  # in pixels
     start = max(start, int(getattr(arguments, "first_pixel", None) is not None))
     given = None if labels is None else torch.tensor(labels)
@@ -212,6 +212,7 @@ def train(arguments: argparse.Namespace) -> None:
         value, name = getattr(arguments, option), f"--{option.replace('_', '-')}"
         if arguments.name in ("lenet5", "all"):  # the classifier has none of these, and those of all would differ
             check_agreement(f"{name} must not be given for {arguments.name}", value is None, value)
+    check_range(2, 256, **{"--levels": 2 if arguments.levels is None else arguments.levels})
     names = [*recipes.RECIPES, "lenet5"] if arguments.name == "all" else [arguments.name]
     if len(names) > 1 and arguments.device == "cpu":
         names.remove("transformer_full")  # days; it is seven minutes of a large GPU
@@ -274,9 +275,8 @@ def _train_model(name: str, config: training.TrainConfig, arguments, digits: dat
         config = dataclasses.replace(config, steps=min(config.steps, training.QUICK_STEPS))
     torch.manual_seed(config.seed)
     model = recipe.model(**_sizes(recipe, arguments, digits)).to(arguments.device)
-    found, wanted = (
-        ("in grey", "in colour")[kind] for kind in (digits.train.images.dim() == 4, tokens.is_colour(model))
-    )
+    names = "in grey", "in colour"
+    found, wanted = names[digits.train.images.dim() == 4], names[tokens.is_colour(model)]
     check_agreement(f"--data must be images {wanted} for {name}", found == wanted, f"{digits.name}, {found}")
     val = scoring.binarized(digits.val, 0) if config.binarize else digits.val
     pixels = digits.train.images.flatten(1) if config.binarize else tokens.image_tokens(digits.train.images, model)
@@ -360,13 +360,14 @@ def compress(arguments: argparse.Namespace) -> None:
     """Pack grey pictures of the model's size into one file, and print its bytes beside those of other formats."""
     check_choice("the model", arguments.model, cards.card_names(), "one of")
     model, source = _load(arguments.model, "cpu")
+    check_agreement("--model must draw in grey", not tokens.is_colour(model), arguments.model)
     side = model.image_size
     pictures = np.stack([_small_and_grey(path, side) for path in arguments.pictures])  # (B, H, W), uint8
     pixels = tokens.quantize(torch.from_numpy(pictures), model.num_levels).flatten(1)
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)  # if it cannot be, say so before the work
     content = codec.pack(arguments.model, zlib.crc32(source.read_bytes()), pixels, codec.encode(model, pixels))
-    kept = _grey(pixels, model)
+    kept = _as_bytes(pixels, model)
     sizes = {arguments.out: len(content)} | codec.rivals(kept)
     write(out, content)
     heads = ["format", "bytes", "bits per pixel"]
@@ -387,7 +388,7 @@ def _small_and_grey(path: str, side: int) -> np.ndarray:
     return values[..., 0]
 
 
-def _grey(pixels: torch.Tensor, model: nn.Module) -> np.ndarray:
+def _as_bytes(pixels: torch.Tensor, model: nn.Module) -> np.ndarray:
     """Tokens (B, N) as pictures (B, H, W) or (B, H, W, 3), uint8."""
     return np.round(255 * plots.as_pictures(pixels, model.num_levels)).astype(np.uint8)
 
@@ -405,7 +406,7 @@ def decompress(arguments: argparse.Namespace) -> None:
         raise OSError(f"{path} cannot be read here: this processor's arithmetic, or this torch, rounds differently")
     out = Path(arguments.out or path.stem)
     out.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(_grey(pixels, model), 1):
+    for number, picture in enumerate(_as_bytes(pixels, model), 1):
         content = io.BytesIO()
         Image.fromarray(picture).save(content, "PNG")
         write(out / f"{number:03}.png", content.getvalue())
@@ -439,7 +440,7 @@ def parser() -> argparse.ArgumentParser:
     def drawing(sub, folder):
         """The options of all commands that draw; the spellings with an underscore are those of another project."""
         sub.set_defaults(folder=folder)
-        sub.add_argument("--count", type=int, help="drawings of each class (default: 1; complete: 8 in all)")
+        sub.add_argument("--count", type=int, help="drawings of each class; of suggested classes, in all (1 or 8)")
         sub.add_argument("--temperature", type=float, default=1.0, help="below 1 cautious, above 1 bold (default: 1)")
         sub.add_argument("--top-k", "--top_k", type=int, help="draw from the k likeliest levels only")
         sub.add_argument("--top-p", "--top_p", type=float, help="from the likeliest that have this probability")
@@ -447,13 +448,11 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--gif", "--generate_gifs", action="store_true", help="also show each being drawn")
         sub.add_argument("--model", default=DRAWS, help="a shipped checkpoint or a .safetensors file")
         sub.add_argument("--scale", type=int, default=8, help="how many times a pixel is enlarged (default: 8)")
-        sub.add_argument(
-            "--out", help=f"folder to write into, in place of an earlier run (default: a new one, {folder})"
-        )
+        sub.add_argument("--out", help=f"folder, emptied of an earlier run's files (default: a new one, {folder})")
         where(sub, "cpu", ", on which a seed always gives the same drawings")
         sub.add_argument("--json", action="store_true", help="print JSON")
 
-    words = "Draw digits: write a PNG of each drawing, a sheet of all drawings, and the settings"
+    words = "Draw: write a PNG of each drawing, a sheet of all drawings, and the settings"
     sub = command("sample", sample, words, "python -m ar_helpers sample --targets 0,1,2 --count 8 --gif")
     sub.add_argument("--targets", help="the classes to draw, as in 0,1,2 (default: all)")
     words = "the colour of the first pixel, as in 0xFEC, for a model of colours; without --targets, it suggests classes"
@@ -475,7 +474,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, help="of the first weights and the order of the data (default: the recipe's)")
     words = "bfloat16 or float32 (default: the recipe's, but float32 where bfloat16 is slow)"
     sub.add_argument("--arithmetic", choices=("float32", "bfloat16"), help=words)
-    sub.add_argument("--levels", type=int, help="grey levels, from 2 to 256 (default: 16)")
+    sub.add_argument("--levels", type=int, help="levels of grey, or of a channel, from 2 to 256 (default: 16)")
     sub.add_argument("--context-length", type=int, help="pixels in a context window (default: 28)")
     sub.add_argument("--out", default=".", help="folder for the weights and the card (default: this one)")
     sub.add_argument("--compile", action="store_true", help="call torch.compile first")

@@ -102,7 +102,7 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None, colo
             user's cache. Files already there are used, also gzipped, and also with a dot instead of the hyphen
             before "idx".
         colour_size: a folder of pictures of your own keeps its colours, and the middle square of each is resized to so
-            many pixels a side.
+            many pixels a side. The names below, and idx files, ignore it.
 
     Returns:
         Digits with train (50,000 images), val (10,000) and test (10,000). If MNIST cannot be downloaded, or with
@@ -209,14 +209,15 @@ def _landscapes(name: str, root: Path) -> Digits:
         kept, _ = read_tensors(path)
     else:
         print(f"Making {total:,} landscapes, which are kept in {path} ...", flush=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)  # if it cannot be, say so before the work
+        except OSError as error:
+            raise OSError(f"root={str(root)!r} cannot be written ({error}): set AR_DATA to another folder") from error
         starts = progress(range(0, total, 500), unit="500 landscapes")
         made = [landscapes(min(500, total - start), 0, size, start) for start in starts]
         images, labels = (torch.from_numpy(np.concatenate(part)) for part in zip(*made, strict=True))
         kept = {"images": images, "labels": labels}
-        try:
-            write_tensors(path, kept, {})
-        except OSError as error:
-            raise OSError(f"root={str(root)!r} cannot be written ({error}): set AR_DATA to another folder") from error
+        write_tensors(path, kept, {})
     parts = zip(kept["images"].split(sizes), kept["labels"].long().split(sizes), strict=True)
     digits = Digits(*(ImageSet(*part) for part in parts))
     digits.name = name
@@ -224,9 +225,7 @@ def _landscapes(name: str, root: Path) -> Digits:
 
 
 def _photographs() -> Digits:
-    """Pieces of scikit-learn's two photographs: the left of each to learn from, then a strip for validation, and one
-    for testing.
-    """
+    """Pieces of scikit-learn's two photographs: the left of each to learn from, then strips to validate and to test."""
     from sklearn.datasets import load_sample_images
 
     pieces, labels = {}, {}

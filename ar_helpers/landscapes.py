@@ -8,7 +8,7 @@ Heights and widths called "fine" are int32 in 1/256 pixel.
 
 import numpy as np
 
-from .checks import check_agreement, check_at_least
+from .checks import check_agreement, check_range, whole_number
 
 VERSION = 1  # of the pictures: files of older ones are not read
 SIDE = 64  # pictures are always drawn at 64 x 64; smaller ones are averaged from these
@@ -17,8 +17,8 @@ ONE = 128  # the full weight
 ROWS = np.arange(SIDE, dtype=np.int32)[:, None]
 COLUMNS = np.arange(SIDE, dtype=np.int32)
 STEP = np.array([t * t * (3 * ONE - 2 * t) >> 14 for t in range(ONE)])  # a soft step, 0..128
-# Hills from far to near: weight of the haze, drop of the skyline below the one before (from, to),
-# height of its bumps (from, to), length of its bumps, width of its trees, all in pixels
+# Hills from far to near: weight of the haze, drop of the skyline below the one before (from, below),
+# height of its bumps (from, below), length of its bumps, width of its trees, all in pixels
 HILLS = ((66, (1, 4), (3, 12), 20, 2), (36, (3, 8), (2, 10), 30, 4), (8, (7, 22), (2, 12), 40, 9))
 # Half widths of a conifer, a round and a slender tree from foot to top, 256 = the widest
 SHAPES = np.int32(
@@ -251,12 +251,14 @@ def landscapes(count: int, seed: int = 0, size: int = 64, first: int = 0) -> tup
         count: their number.
         seed: from 0 to 2**32 - 1. Picture i of a seed is the same however many pictures are made.
         size: 64 or a divisor of it; smaller pictures are averages of the large ones.
-        first: the number of the first picture, from 0 on.
+        first: the number of the first picture; the last number is at most 2**32 - 1.
 
     Returns:
         Images (count, size, size, 3), uint8, and labels (count,), uint8, from 0 to 15, see `label_name`.
     """
-    check_at_least(0, count=count, seed=seed, first=first)
+    count, seed, size, first = map(whole_number, ("count", "seed", "size", "first"), (count, seed, size, first))
+    check_range(0, 2**32 - 1, seed=seed, first=first)
+    check_range(0, 2**32 - first, count=count)
     check_agreement(f"size must be {SIDE} or a divisor of it", size in range(1, SIDE + 1) and SIDE % size == 0, size)
     numbers = np.arange(first, first + count, dtype=np.uint32)
     keys = scramble(numbers ^ scramble(np.array([seed], np.uint32)))

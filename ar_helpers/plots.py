@@ -86,6 +86,7 @@ def as_pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
     if num_levels is not None:
         levels = channel_levels(num_levels)
         if levels < num_levels:
+            check_agreement("num_levels must be at most 256 for images with three channels", not colour, num_levels)
             pixels = unpack_colours(torch.from_numpy(pixels), levels).numpy()
         return (pixels + 0.5) / levels
     return pixels / 255 if pixels.dtype == np.uint8 else pixels
@@ -141,10 +142,10 @@ def show_maps(
     """A row of three panels for each image: the image, the probability of each pixel, the entropy before each pixel.
 
     Args:
-        tokens: (M, N), of square images.
-        probabilities: (M, N), shown on a fixed scale from 0 to 1.
-        entropies: (M, N) in bits, shown on a fixed scale from 0 to log2 num_levels.
-        num_levels: the number of levels K.
+        tokens: (M, N), of square images, or with a token for each channel (M, 3 N).
+        probabilities: as tokens, shown from 0 to 1; the product over a pixel's channels.
+        entropies: as tokens, in bits, shown from 0 to log2 num_levels; the sum over a pixel's channels, thrice as far.
+        num_levels: the number of levels K, or of packed colours K**3.
         titles: (M,) strings.
     """
     shapes = [tuple(part.shape) for part in (tokens, probabilities, entropies)]
@@ -234,8 +235,8 @@ def animate(
     """A looping GIF of images being drawn in raster order. It begins with a pause on the finished images.
 
     Args:
-        tokens: (M, N) of square images, drawn together as a grid.
-        num_levels: the number of levels K.
+        tokens: (M, N), or with a token for each channel (M, 3 N), of square images, drawn together as a grid.
+        num_levels: the number of levels K, or of packed colours K**3.
         path: a file to write the GIF to, ending in .gif, or None.
         columns: images in a row of the grid.
         frames: the number of pictures, at least 2.

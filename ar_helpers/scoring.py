@@ -72,7 +72,7 @@ def bits_per_pixel(model: nn.Module, images: ImageSet, quiet: bool = False) -> f
         quiet: show no bar.
 
     Returns:
-        Bits per pixel, at least 0; log2 K is the score of a uniform guess.
+        Bits per pixel, at least 0; a uniform guess has log2 K, or with a token for each channel 3 log2 K.
     """
     check_image_set("images", images, model.image_size)
     total = 0.0

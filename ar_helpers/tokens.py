@@ -99,7 +99,7 @@ def image_tokens(images: Tensor, model) -> Tensor:
     A token stands for a grey pixel, for the colour of a pixel, or for one of its channels, in the order red, green and
     blue. Images are uint8, or floating point from 0 to 1.
     """
-    levels = channel_levels(model.num_levels)
+    levels = channel_levels(model.num_levels) if model.channels == 1 else model.num_levels
     tokens = quantize(images, levels)
     return (pack_colours(tokens, levels) if levels < model.num_levels else tokens).flatten(1)
 

@@ -113,6 +113,7 @@ class ColourStem(CausalStem):
 
     def __init__(self, places, num_levels, width):
         levels = round(num_levels ** (1 / 3))
+        assert levels**3 == num_levels, f"num_levels must be L**3, not {num_levels}"
         three = 3 * places.unsqueeze(-1) + torch.arange(3)  # (S, n, 3)
         super().__init__(three.flatten(1), levels, width)
         self.levels = levels

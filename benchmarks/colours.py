@@ -24,7 +24,8 @@ from ar_helpers.recipes import RECIPES
 from ar_helpers.tokens import image_tokens, pack_colours, unpack_colours
 from ar_helpers.training import bfloat16_is_faster
 
-STAGES = [200, 400, 800, 1_600, 3_000, 6_000, 10_000]  # those of the landscapes that the book grew out of
+# Those of the landscapes that the book grew out of; `fit` saves its state at every hundredth of the last.
+STAGES = [200, 400, 800, 1_600, 3_000, 6_000, 10_000]
 BATCH = 4  # images in a step of the run in stages
 MINUTES = 10  # of each model of the comparison
 LARGE = {"width": 128, "depth": 4}  # as the other models
@@ -84,10 +85,10 @@ def in_stages(digits: ar.Digits, config: ar.TrainConfig, device: str, work: Path
     """The model after all stages; and of each stage bits per pixel on some validation images, and a few drawings."""
     model, found, state = build("packed", device), [], work / "stages.safetensors"
     dataset = data_for(model, digits.train, Stage)
-    config = dataclasses.replace(config, steps=full_or_quick(STAGES[-1], 20), batch_size=full_or_quick(BATCH, 2))
+    config = dataclasses.replace(config, steps=full_or_quick(STAGES[-1], 10), batch_size=full_or_quick(BATCH, 2))
     val = digits.val.first(full_or_quick(200, 1))
     labels = SHOWN[: full_or_quick(8, 1)]
-    for stage in full_or_quick(STAGES, [20]):
+    for stage in full_or_quick(STAGES, [5, 10]):
         path = work / f"stage_{stage}.json"
         if not path.exists():
             done = json.loads(read_tensors(state)[1]["state"])["step"] if state.exists() else 0
@@ -95,8 +96,10 @@ def in_stages(digits: ar.Digits, config: ar.TrainConfig, device: str, work: Path
             if dataset.left:
                 with contextlib.suppress(StopAsyncIteration):
                     ar.fit(model, dataset, config, resume=state)
+            saved = json.loads(read_tensors(state)[1]["state"])
+            assert saved["step"] == stage, f"the state is of step {saved['step']}, not {stage}"
             drawn = ar.generate(from_state(model, state), labels, seed=0).tokens
-            bits, history = ar.bits_per_pixel(model, val), json.loads(read_tensors(state)[1]["state"])["history"]
+            bits, history = ar.bits_per_pixel(model, val), saved["history"]
             about = {"step": stage, "val_bits_per_pixel": bits, "train_bits_per_pixel": history["train_bits"][-1]}
             about |= {"seconds": history["seconds"], "labels": labels, "drawings": hexadecimal(drawn)}
             common.write(path, about)
@@ -147,7 +150,8 @@ def compared(digits: ar.Digits, config: ar.TrainConfig, device: str, work: Path)
         tokens = common.drawn(Path(f"{place}.drawings.safetensors"), model, compared_labels(), 0)
         drawings[kind] = packed(tokens, model, kind)
         few = hexadecimal(drawings[kind][: len(SHOWN)].flatten(1))
-        runs.append(found | {"minutes": found.pop("history")["seconds"] / 60, "drawings": few})
+        minutes = found.pop("history")["seconds"] / 60
+        runs.append(found | {"minutes": minutes, "drawings": few})
     return runs, drawings
 
 
@@ -212,7 +216,7 @@ def apart(images: torch.Tensor) -> dict[str, list[float]]:
 
 
 def of_labels(images: ar.ImageSet) -> torch.Tensor:
-    """As many packed images (B, H, W) of a set as there are drawings to compare with, with the labels of these."""
+    """The first packed images (B, H, W) of a set with any of the labels shown, as many as there are drawings."""
     alike = torch.isin(images.labels, torch.tensor(SHOWN))
     alike = alike if alike.any() else ~alike  # a quick run has few labels
     return pack_colours(ar.quantize(images.images[alike][: len(compared_labels())], 16))

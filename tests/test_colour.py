@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import colours
 import lengths
@@ -66,6 +67,16 @@ def test_what_cannot_be_packed_is_named():
         unpack_colours(torch.tensor(4096))
     with pytest.raises(TypeError, match="integers"):
         pack_colours(torch.zeros(3))
+
+
+def test_channels_have_no_more_than_256_levels():
+    model = SimpleNamespace(channels=3, num_levels=343)
+    with pytest.raises(ValueError, match="num_levels must be from 2 to 256, not 343"):
+        image_tokens(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), model)
+    with pytest.raises(ValueError, match="num_levels must be at most 256 for images with three channels, not 343"):
+        as_pictures(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), 343)
+    with pytest.raises(AssertionError, match=r"num_levels must be L\*\*3, not 500"):
+        ColourTransformer(500)
 
 
 # --- Models -------------------------------------------------------------------------------------------------------
@@ -253,7 +264,13 @@ def test_samples_begin_with_the_first_pixel(run, name, tmp_path):
         assert (picture.mode, picture.size) == ("RGB", (8, 8))
         centres = [round(255 * (level + 0.5) / 7) for level in (6, 6, 5)]  # of 255, 238 and 204 at 7 levels
         assert list(picture.getpixel((0, 0))) == centres
-    assert (tmp_path / "samples" / "sheet.gif").exists()
+    for each in ("1_001.gif", "1_002.gif", "sheet.gif"):
+        with Image.open(tmp_path / "samples" / each) as picture:
+            assert picture.n_frames > 2
+    assert json.loads((tmp_path / "samples" / "samples.json").read_text())["first_pixel"] == "0xFEC"
+    with Image.open(tmp_path / "samples" / "sheet.png") as sheet:
+        assert sheet.mode == "RGB"
+        assert list(sheet.getpixel((4, 4))) == centres, "inside a frame of four pixels"
     given = torch.from_numpy(np.stack([np.asarray(Image.open(tmp_path / "samples" / f"1_00{n}.png")) for n in (1, 2)]))
     model = build(name, 8, levels=7).float()
     bits = ar.pixel_bits(model, image_tokens(given, model), torch.ones(2).long())[:, model.channels :].sum(1) / 63
@@ -293,11 +310,25 @@ def test_colours_have_three_spellings(text):
     assert cli._first_pixel("0xF00", build("packed", levels=17)).tolist() == [16 * 17**2]  # F is as red as can be
 
 
+@pytest.mark.parametrize("name", ["transformer", "landscapes"])
+def test_levels_of_a_run_are_those_of_a_channel(name, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", name, "--levels", "300", "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err == "error: --levels must be from 2 to 256, not 300\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_colours_packs_no_grey_pictures(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["compress", str(tmp_path / "a.png"), "--model", "landscapes", "--out", str(tmp_path / "a.bin")])
+    assert capsys.readouterr().err == "error: --model must draw in grey, not landscapes\n"
+
+
 def test_a_grey_model_has_no_first_colour(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         cli.main(["sample", "--model", "transformer_small", "--first-pixel", "0xFEC"])
-    assert "must not be given: this model draws in grey" in capsys.readouterr().err
+    assert "--first-pixel must be left out for a grey model, not" in capsys.readouterr().err
     assert not (tmp_path / "samples").exists()
 
 

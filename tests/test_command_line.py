@@ -311,7 +311,7 @@ def test_complete_names_what_is_wrong_with_a_picture(command, drawer, tmp_path):
         ("no.png",): f"there is no picture {tmp_path / 'no.png'}",
         ("words.png",): f"{tmp_path / 'words.png'} is no picture that can be read",
         ("blank.png",): f"{tmp_path / 'blank.png'} shows no digit: it is nearly all of one shade",
-        ("seven.png", "--keep-rows", 28): "keep_rows must be from 0 to 27, not 28",
+        ("seven.png", "--keep-rows", 28): "--keep-rows must be from 0 to 27, not 28",
         ("seven.png", "--target", 10): "--target must be numbers from 0 to 9",
         ("seven.png", "--target", "1,2"): "--target must be a single number, not '1,2'",
     }

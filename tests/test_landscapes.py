@@ -10,7 +10,8 @@ import torch
 
 import ar_helpers as ar
 from ar_helpers import data
-from ar_helpers.landscapes import BATCH, label_name, landscapes
+from ar_helpers import landscapes as painter
+from ar_helpers.landscapes import BATCH, Scene, label_name, landscapes
 
 CHECKSUMS = {64: 0x8BE4CB85, 32: 0x23D8B2FF}  # of the first 64 pictures of seed 0
 
@@ -37,13 +38,36 @@ def test_a_picture_does_not_depend_on_how_many_are_made():
     [
         ({"size": 48}, "size must be 64 or a divisor of it, not 48"),
         ({"size": 0}, "size must be 64 or a divisor of it, not 0"),
-        ({"count": -1}, "count must be at least 0, not -1"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"count": -1}, "count must be from 0 to 4294967296, not -1"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, not -1"),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295, not 4294967296"),
+        ({"first": 2**32 - 1, "count": 2}, "count must be from 0 to 1, not 2"),
     ],
 )
 def test_what_cannot_be_painted_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         landscapes(**{"count": 1} | wrong)
+
+
+@pytest.mark.parametrize("name", ["count", "seed", "size", "first"])
+def test_sizes_are_whole_numbers(name):
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, not 1.5"):
+        landscapes(**{"count": 1, name: 1.5})
+
+
+def test_no_value_leaves_its_range_and_wraps(monkeypatch):
+    canvases = []
+
+    class Kept(Scene):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            canvases.append(self)
+
+    monkeypatch.setattr(painter, "Scene", Kept)
+    landscapes(3 * BATCH)
+    assert len(canvases) == 3
+    assert min(scene.canvas.min() for scene in canvases) >= 0
+    assert max(scene.canvas.max() for scene in canvases) <= 255
 
 
 def test_no_two_are_alike_and_all_labels_are_about_as_frequent(record_property):
@@ -86,6 +110,13 @@ def test_landscapes_are_made_once_and_kept(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     assert torch.equal(again.test.images, made.test.images)
     assert [path.name for path in (tmp_path / "landscapes").iterdir()] == ["landscapes_32_version_1.safetensors"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(data, "landscapes", None)
+    with pytest.raises(OSError, match=r"root='.*file' cannot be written .*: set AR_DATA to another folder"):
+        ar.load_images("landscapes", tmp_path / "file")
 
 
 def test_a_quick_run_makes_a_few_and_keeps_nothing(tmp_path, monkeypatch):
