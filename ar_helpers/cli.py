@@ -54,7 +54,7 @@ def sample(arguments: argparse.Namespace) -> None:
 
 
 def complete(arguments: argparse.Namespace) -> None:
-    """Draw endings to the top of a picture of a digit."""
+    """Draw endings to the top of a picture."""
     _check_numbers(arguments)
     model, source = _load(arguments.model, arguments.device)
     classes = _targets("--target", arguments.target, model)
@@ -69,6 +69,7 @@ def complete(arguments: argparse.Namespace) -> None:
     side = picture.shape[0]
     check_agreement(f"--model must be of images of {side} pixels a side", side == model.image_size, model.image_size)
     count = arguments.count or 8
+    arguments.keep_rows = side // 2 if arguments.keep_rows is None else arguments.keep_rows
     pixels = tokens.image_tokens(picture.unsqueeze(0), model)[0]
     labels, beliefs = None, None
     if model.num_classes:
@@ -127,9 +128,8 @@ def _first_pixel(text: str, model: nn.Module) -> torch.Tensor:
     """The tokens (1,) or (3,) of a colour like 0xFEC, a hexadecimal digit for each channel."""
     check_agreement("--first-pixel must be left out for a grey model", tokens.is_colour(model), repr(text))
     right = re.fullmatch("(0x|#)?[0-9a-f]{3}", text.lower())
-    check_agreement(
-        "--first-pixel must have a hexadecimal digit for each channel, as in 0xFEC", right is not None, repr(text)
-    )
+    words = "--first-pixel must have a hexadecimal digit for each channel, as in 0xFEC"
+    check_agreement(words, right is not None, repr(text))
     channels = torch.tensor([17 * int(digit, 16) for digit in text[-3:]], dtype=torch.uint8)
     return tokens.image_tokens(channels.view(1, 1, 1, 3), model)[0]
 
@@ -281,6 +281,7 @@ def _train_model(name: str, config: training.TrainConfig, arguments, digits: dat
     val = scoring.binarized(digits.val, 0) if config.binarize else digits.val
     pixels = digits.train.images.flatten(1) if config.binarize else tokens.image_tokens(digits.train.images, model)
     dataset = recipes.data_set(model, pixels, digits.train.labels)
+    check_range(1, len(dataset), **{"--batch-size": data.full_or_quick(config.batch_size, 1)})
     state = out / f"{name}.state.safetensors"
     trained = torch.compile(model) if arguments.compile else model
     with _resumable(state):
@@ -459,10 +460,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--first-pixel", help=words)
     drawing(sub, "samples")
 
-    words = "Draw endings to the top of a picture of a digit"
+    words = "Draw endings to the top of a picture"
     sub = command("complete", complete, words, "python -m ar_helpers complete my_seven.jpg --keep-rows 14 --count 8")
     sub.add_argument("picture", metavar="IMAGE", help="any picture of one digit, or for colours any photograph")
-    sub.add_argument("--keep-rows", type=int, default=14, help="rows to keep from the top (default: 14)")
+    sub.add_argument("--keep-rows", type=int, help="rows to keep from the top (default: half of them)")
     sub.add_argument("--target", help="what it is to become (default: drawn by what the kept rows suggest)")
     drawing(sub, "completions")
 

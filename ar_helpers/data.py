@@ -325,9 +325,8 @@ def _picture_paths(folder: Path) -> dict[Path, str]:
     endings = Image.registered_extensions()
     paths = [each for each in sorted(folder.rglob("*")) if each.suffix.lower() in endings and each.name[0] != "."]
     files = FILES[0], FILES[1]
-    check_agreement(
-        f"{folder} must hold pictures, or idx files named {' and '.join(files)}", bool(paths), "other files"
-    )
+    wanted = f"{folder} must hold pictures, or idx files named {' and '.join(files)}"
+    check_agreement(wanted, bool(paths), "other files")
     classes = {each: each.relative_to(folder).parts[0] if each.parent != folder else "" for each in paths}
     mixed = "" in classes.values() and len(set(classes.values())) > 1
     check_agreement(f"the pictures in {folder} must all lie in sub-folders, or none", not mixed, "some of them")

@@ -79,9 +79,8 @@ def as_pictures(images: Tensor, num_levels: int | None) -> np.ndarray:
         check_agreement("images of shape (M, N) must be square", square, f"of {pixels.shape[1]} pixels")
         pixels = pixels.reshape(-1, side, side, *[channels] * (channels > 1))
     colour = pixels.ndim == 4 and pixels.shape[3] == 3
-    check_agreement(
-        "images must have shape (M, H, W), (M, H, W, 3) or (M, N)", colour or pixels.ndim == 3, pixels.shape
-    )
+    words = "images must have shape (M, H, W), (M, H, W, 3) or (M, N)"
+    check_agreement(words, colour or pixels.ndim == 3, pixels.shape)
     check_agreement("images must hold at least one image", len(pixels) > 0, "none")
     if num_levels is not None:
         levels = channel_levels(num_levels)

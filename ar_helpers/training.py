@@ -252,9 +252,10 @@ def fit(
                 averaged.update_parameters(model)
             loss_sum += loss.detach()
             if step == start + 5:  # the first steps are slow: threads start, memory is fetched
-                settled = time.perf_counter()
-            if step == start + 25 and steps > 100 and not quiet:
-                rest = (time.perf_counter() - settled) / 20 * (steps - step) + _validation_seconds(model, val, autocast)
+                settled, told = time.perf_counter(), steps <= 100 or quiet
+            elif step > start + 5 and not told and (step == start + 25 or time.perf_counter() - settled > 10):
+                pace, told = (time.perf_counter() - settled) / (step - start - 5), True
+                rest = pace * (steps - step) + _validation_seconds(model, val, autocast)
                 text = f"{steps - start} steps on {device.type} in {arithmetic}: about {duration(rest)}"
                 bar.write(text, sys.stdout)
             if step % note and step < steps:

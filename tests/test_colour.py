@@ -318,6 +318,15 @@ def test_levels_of_a_run_are_those_of_a_channel(name, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_with_fewer_pictures_than_a_batch_is_named(tmp_path, capsys):
+    for number in range(10):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (25 * number, 90, 200)).save(tmp_path / "mine" / f"{number}.png")
+    with pytest.raises(SystemExit):
+        cli.main(["train", "landscapes", "--data", str(tmp_path / "mine"), "--out", str(tmp_path / "out")])
+    assert "error: --batch-size must be from 1 to 8, not 32" in capsys.readouterr().err
+
+
 def test_a_model_of_colours_packs_no_grey_pictures(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["compress", str(tmp_path / "a.png"), "--model", "landscapes", "--out", str(tmp_path / "a.bin")])
@@ -353,7 +362,7 @@ def test_a_model_of_colours_learns_from_a_folder_of_pictures(tmp_path, monkeypat
 def test_a_photograph_is_completed(run, name, tmp_path):
     colours = np.random.default_rng(0).integers(256, size=(8, 12, 3), dtype=np.uint8)
     Image.fromarray(colours).save(tmp_path / "photograph.png")
-    words = ["--keep-rows", "4", "--count", "2", "--seed", "3", "--scale", "1", "--json"]
+    words = ["--count", "2", "--seed", "3", "--scale", "1", "--json"]  # half of the eight rows are kept
     found = run(name, "complete", "photograph.png", *words)
     kept = as_pictures(ar.quantize(torch.from_numpy(colours[:, 2:10].copy()), 7).flatten().unsqueeze(0), 7)[0]
     with Image.open(tmp_path / "completions" / found["images"][0]["file"]) as picture:

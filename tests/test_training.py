@@ -534,6 +534,24 @@ def test_seconds_go_on_counting(tmp_path):
     assert history.seconds > kept["history"]["seconds"] > 0
 
 
+@pytest.mark.parametrize(("seconds", "told_by"), [(0.001, 25), (3, 9)])
+def test_the_time_left_is_told_after_25_steps_or_after_10_seconds_of_slow_steps(seconds, told_by, monkeypatch, capsys):
+    now, printed = [0.0], {}
+    model = build()
+    data = windows(model)
+
+    class Slow(type(data)):
+        def __getitem__(self, index):
+            now[0] += seconds  # the batch of a step is read before the step
+            printed[len(printed)] = " about " in capsys.readouterr().out
+            return super().__getitem__(index)
+
+    data.__class__ = Slow
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    ar.fit(model, data, CONFIG)
+    assert [step for step, told in printed.items() if told] == [told_by]
+
+
 def test_the_arithmetic_is_the_recipe_s_and_the_machine_decides_nothing(monkeypatch, capsys):
     kept = {}
     for arithmetic, faster in itertools.product(("float32", "bfloat16"), (True, False)):
