@@ -112,7 +112,7 @@ def load_images(name: str | Path = "mnist", root: str | Path | None = None, colo
     In colour are:
 
     - "landscapes" or "landscapes_32": 10,000, 1,000 and 1,000 procedural landscapes of 64 x 64 or 32 x 32 pixels with
-      labels from 0 to 15 for season and time of day. They are made on first use, which takes half a minute, and kept
+      labels from 0 to 15 for season and time of day. They are made on first use, in less than half a minute, and kept
       in the folder of the data. AR_QUICK=1 makes a few.
     - "photographs": 1,400, 250 and 200 pieces of 32 x 32 pixels of the two photographs that scikit-learn ships, with
       the photograph's number as the label. No two sets share a pixel.
