@@ -17,7 +17,7 @@ CPU_TORCH = $(if $(CPU),$(BIN)/pip install -q --disable-pip-version-check uv && 
 	touch $@
 
 .venv/lab: .venv/made pyproject.toml
-	@echo "This puts PyTorch and JupyterLab into .venv: on Linux, with CUDA, some 6 GB. No GPU? make lab CPU=1 takes a small build."
+	@echo "This puts PyTorch and JupyterLab into .venv$(if $(CPU),.,: on Linux, with CUDA, some 6 GB. No GPU? make lab CPU=1 takes a small build.)"
 	$(CPU_TORCH)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[lab]'
 	touch $@
