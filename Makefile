@@ -51,7 +51,7 @@ execute: .venv/test  ## run all notebooks, or NOTEBOOK=notebooks/..., and store 
 mirror: .venv/test  ## copy the package's classes into the chapters that build them
 	$(BIN)/python tools/book.py mirror
 
-train: .venv/test  ## train the shipped checkpoints anew (some six hours; may be interrupted and run again)
+train: .venv/test  ## train the shipped checkpoints anew (some nine hours; may be interrupted and run again)
 	$(BIN)/python -m ar_helpers train all --out ar_helpers/checkpoints
 	$(BIN)/python tools/book.py samples
 

@@ -211,13 +211,13 @@ def _landscapes(name: str, root: Path) -> Digits:
         print(f"Making {total:,} landscapes, which are kept in {path} ...", flush=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)  # if it cannot be, say so before the work
+            starts = progress(range(0, total, 500), unit="500 landscapes")
+            made = [landscapes(min(500, total - start), 0, size, start) for start in starts]
+            images, labels = (torch.from_numpy(np.concatenate(part)) for part in zip(*made, strict=True))
+            kept = {"images": images, "labels": labels}
+            write_tensors(path, kept, {})
         except OSError as error:
             raise OSError(f"root={str(root)!r} cannot be written ({error}): set AR_DATA to another folder") from error
-        starts = progress(range(0, total, 500), unit="500 landscapes")
-        made = [landscapes(min(500, total - start), 0, size, start) for start in starts]
-        images, labels = (torch.from_numpy(np.concatenate(part)) for part in zip(*made, strict=True))
-        kept = {"images": images, "labels": labels}
-        write_tensors(path, kept, {})
     parts = zip(kept["images"].split(sizes), kept["labels"].long().split(sizes), strict=True)
     digits = Digits(*(ImageSet(*part) for part in parts))
     digits.name = name

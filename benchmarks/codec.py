@@ -317,13 +317,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=64, help="images, best a multiple of 32")
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "codec")
-    fitting = [name for name in cards.card_names() if cards.load_card(name)["config"]["num_levels"] == LEVELS]
+    fitting = [name for name in common.digit_models() if cards.load_card(name)["config"]["num_levels"] == LEVELS]
     words = "only these models; the rest of the record stays (default: everything)"
     parser.add_argument("names", nargs="*", help=words)
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if wrong := sorted(set(options.names) - set(fitting)):
-        parser.error(f"NAME must be one of the shipped models with {LEVELS} levels, not {', '.join(wrong)}")
+        parser.error(f"NAME must be one of the shipped models of digits with {LEVELS} levels, not {', '.join(wrong)}")
     if options.names and options.count != ar.load_record("codec")["count"]:
         parser.error("--count must be the record's if only some models are measured")
     work, count = options.work, options.count

@@ -14,9 +14,10 @@ import torch
 from torch.utils.data import Dataset
 
 import ar_helpers as ar
-from ar_helpers.cards import hardware
+from ar_helpers.cards import card_names, hardware
 from ar_helpers.data import full_or_quick
 from ar_helpers.files import read_tensors, write_tensors
+from ar_helpers.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = "A quick run: it shows that the benchmark works, its figures mean nothing, and nothing was written."
@@ -131,6 +132,11 @@ def drawn(path: Path, model: torch.nn.Module, labels: torch.Tensor, seed: int, p
                  for number, part in enumerate(labels.split(100))]  # fmt: skip
         write_tensors(path, {"tokens": torch.cat(parts).to(torch.int16)}, {})
     return read_tensors(path)[0]["tokens"].long()
+
+
+def digit_models() -> list[str]:
+    """The names of the shipped models that draw digits; those of other images cannot be compared with them."""
+    return [name for name in card_names() if RECIPES[name].images == "mnist"]
 
 
 def count_parameters(model: torch.nn.Module) -> int:

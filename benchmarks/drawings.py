@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import ar_helpers as ar
 from ar_helpers import metrics
-from ar_helpers.cards import RECORDS, card_names
+from ar_helpers.cards import RECORDS
 
 SEEDS = range(2026, 2036)  # of a hundred drawings each
 SIZES = [100, 200, 500, 1000]  # of samples, to see how a measure depends on them
@@ -99,7 +99,7 @@ def main() -> None:
     chosen = metrics.rows_with(labels, digits.train.labels, "digits.train", seed=1)  # others than for the floor
     written = ar.quantize(digits.train.images[chosen], 16).flatten(1)
     rows = [score("written digits", written, labels)]
-    for name in card_names():
+    for name in common.digit_models():
         card = ar.load_card(name)
         if card["config"]["num_levels"] > 2:  # black-and-white drawings are of another kind
             rows.append(score(name, draw(name, options.work, device), labels, card["config"].get("num_classes", 0) > 0))

@@ -84,7 +84,8 @@ def main() -> None:
         published = ar.PixelTransformer(num_levels=256, num_classes=0, width=256, depth=8, heads=8, stem=False)
         batches = {"mlp": (1, 100, 1000), "anew": (1, 4, 16, 64)}
         batches |= {"cache": (1, 16, 100, 256), "published": (1, 32, 128)}
-    shipped = {name: ar.load_pretrained(name) for name in (["patch_4x4"] if quick else recipes.RECIPES)}
+    names = ["patch_4x4"] if quick else [name for name in recipes.RECIPES if name in common.digit_models()]
+    shipped = {name: ar.load_pretrained(name) for name in names}
     for model in (mlp, transformer, published):
         model.eval()
     plain_loop(mlp, 0)  # the first time is slow: threads start, memory is fetched

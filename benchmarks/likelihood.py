@@ -16,7 +16,7 @@ import common
 import torch
 
 import ar_helpers as ar
-from ar_helpers.cards import RECORDS, card_names
+from ar_helpers.cards import RECORDS
 
 COMPARED = "transformer_256"
 
@@ -57,9 +57,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help=words)
     parser.add_argument("--work", type=Path, default=common.ROOT / ".work" / "likelihood")
     options = parser.parse_args()
-    fitting = [name for name in card_names() if ar.load_card(name)["config"].get("num_classes")]
+    fitting = [name for name in common.digit_models() if ar.load_card(name)["config"].get("num_classes")]
     if wrong := sorted(set(options.names) - set(fitting)):
-        parser.error(f"NAME must be one of the shipped conditional models, not {', '.join(wrong)}")
+        parser.error(f"NAME must be one of the shipped conditional models of digits, not {', '.join(wrong)}")
     options.work.mkdir(parents=True, exist_ok=True)
     digits, device = ar.load_images(), ar.best_device()
     common.need_mnist(digits.name)

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import common
 import pytest
+
+from ar_helpers import cards
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("data", "training", "generation")
@@ -54,8 +57,19 @@ def test_a_quick_run_of_an_experiment_writes_no_record(name, tmp_path):
     assert [path.stat().st_mtime_ns for path in records] == before
 
 
+def test_models_of_digits_are_all_that_ship_but_landscapes():
+    assert set(cards.card_names()) - set(common.digit_models()) == {"landscapes"}
+
+
 @pytest.mark.parametrize(
-    ("name", "wrong"), [("codec", "transformer_256"), ("likelihood", "one_hot_mlp"), ("codec", "x")]
+    ("name", "wrong"),
+    [
+        ("codec", "transformer_256"),
+        ("codec", "landscapes"),
+        ("codec", "x"),
+        ("likelihood", "one_hot_mlp"),
+        ("likelihood", "landscapes"),
+    ],
 )
 def test_a_model_that_does_not_suit_an_experiment_gets_a_clear_line(name, wrong):
     command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", wrong]

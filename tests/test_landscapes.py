@@ -119,6 +119,16 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path, monk
         ar.load_images("landscapes", tmp_path / "file")
 
 
+def test_a_disk_that_is_full_is_named_too(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(data, "full_or_quick", lambda full, quick: [4, 1, 1])
+    monkeypatch.setattr(data, "write_tensors", full)
+    with pytest.raises(OSError, match=r"root=.* cannot be written \(No space left on device\): set AR_DATA"):
+        ar.load_images("landscapes", tmp_path)
+
+
 def test_a_quick_run_makes_a_few_and_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("AR_QUICK", "1")
     few = ar.load_images("landscapes", tmp_path)
